@@ -1,0 +1,31 @@
+"""Models that write and score: the `Generator` and `Scorer` protocols and their backends."""
+
+from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._load import load_chat_template, load_model
+from unspoiled.inference._protocols import (
+    Exchange,
+    Generator,
+    Progress,
+    Prompt,
+    ResponseScore,
+    Sample,
+    Scorer,
+    silent,
+)
+from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
+
+__all__ = [
+    "ChatTemplate",
+    "Exchange",
+    "Generator",
+    "Progress",
+    "Prompt",
+    "ResponseScore",
+    "Sample",
+    "Scorer",
+    "TransformersBackend",
+    "load_chat_template",
+    "load_model",
+    "mean_cross_entropy",
+    "silent",
+]

@@ -1,0 +1,56 @@
+"""Load a tokenizer or an empty-handed model from a local checkpoint directory, never running its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unspoiled.errors import CheckpointError
+from unspoiled.inference._chat import ChatTemplate
+
+
+def load_model(directory: Path, *, dtype: torch.dtype, device: str = "cpu") -> Any:
+    """Return the causal language model of a checkpoint directory, in evaluation mode.
+
+    Args:
+        directory: A local checkpoint with safetensors weights.
+        dtype: The dtype to hold the weights in.
+        device: A torch device.
+
+    Raises:
+        CheckpointError: transformers can't build or fill the model.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"transformers can't load the model in {str(directory)!r}: {error}") from error
+    return model.to(device).eval()
+
+
+def load_chat_template(directory: Path, *, template: str | None = None) -> ChatTemplate:
+    """Return the tokenizer of a checkpoint directory with its chat template.
+
+    Args:
+        directory: A local directory with tokenizer files.
+        template: Jinja text that replaces the tokenizer's own chat template.
+
+    Raises:
+        CheckpointError: There is no tokenizer, or no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"transformers can't load the tokenizer in {str(directory)!r}: {error}") from error
+    if template is not None:
+        tokenizer.chat_template = template
+    return ChatTemplate(tokenizer)

@@ -1,0 +1,190 @@
+"""Generation and scoring with a transformers model in this process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._protocols import Exchange, Progress, Prompt, ResponseScore, Sample, silent
+
+_TOKENS_PER_BATCH = 2048
+
+
+class TransformersBackend:
+    """A causal language model that writes and scores in batches; a `Generator` and a `Scorer`.
+
+    Args:
+        model: A transformers causal language model, in evaluation mode.
+        template: Its tokenizer and chat template.
+        batch_size: Most sequences generated at once; halved when memory runs out.
+    """
+
+    def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int = 48) -> None:
+        self.model = model
+        self.template = template
+        self.batch_size = batch_size
+        stop = model.generation_config.eos_token_id
+        self._stop = {template.end_of_turn, *(stop if isinstance(stop, list) else [stop])} - {None}
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> list[Sample]:
+        """Return one sample per prompt, in order; see `Generator.generate`."""
+        ids = [self.template.prompt_ids(prompt) for prompt in prompts]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        samples: dict[int, Sample] = {}
+        while order:
+            rows = order[: self.batch_size]
+            streams = [torch.Generator().manual_seed(_stream_seed(seed, row)) for row in rows]
+            try:
+                written = self._generate_batch([ids[row] for row in rows], max_new_tokens, temperature, streams)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size = max(1, len(rows) // 2)
+                continue
+            for row, tokens in zip(rows, written, strict=True):
+                finished = tokens[-1] in self._stop
+                text = self.template.decode(tokens[:-1] if finished else tokens)
+                samples[row] = Sample(text.strip(), len(tokens), finished)
+            order = order[len(rows) :]
+            progress(len(samples), len(prompts))
+        return [samples[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
+        """Return the log-likelihood of each exchange's response, in order.
+
+        Sequences are batched by length and padded on the right, where causal attention never looks, so no mask
+        is needed; the head runs on the response's positions alone and the loss is in float32.
+        """
+        encoded = [self.template.encode(exchange) for exchange in exchanges]
+        scores: dict[int, ResponseScore] = {}
+        for rows in _batches([len(prompt) + len(response) for prompt, response in encoded]):
+            for row, value in zip(rows, self._score_batch([encoded[row] for row in rows]), strict=True):
+                scores[row] = ResponseScore(value, len(encoded[row][1]))
+        return [scores[i] for i in range(len(exchanges))]
+
+    def _score_batch(self, encoded: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+        width = max(len(prompt) + len(response) for prompt, response in encoded) - 1
+        ids = torch.zeros(len(encoded), width, dtype=torch.long)
+        wanted = torch.zeros(len(encoded), width, dtype=torch.bool)
+        targets: list[int] = []
+        for row, (prompt, response) in enumerate(encoded):
+            whole = prompt + response[:-1]
+            ids[row, : len(whole)] = torch.tensor(whole)
+            wanted[row, len(prompt) - 1 : len(whole)] = True
+            targets += response
+        device = self.model.device
+        logits = self._logits_at(ids.to(device), wanted.to(device))
+        log_likelihoods = -torch.nn.functional.cross_entropy(
+            logits.float(), torch.tensor(targets, device=device), reduction="none"
+        )
+        parts = log_likelihoods.split([len(response) for _, response in encoded])
+        return [float(part.sum()) for part in parts]
+
+    def _logits_at(self, ids: Tensor, wanted: Tensor) -> Tensor:
+        """Return the logits (wanted positions, vocabulary); the head sees no other position.
+
+        A hook hands the head its input, so that whatever the architecture does to logits afterwards
+        (scaling, soft caps) is still done.
+        """
+
+        def select(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (args[0][wanted].unsqueeze(0), *args[1:])
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(select)
+        try:
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            hook.remove()
+        return logits
+
+    def _generate_batch(
+        self,
+        prompts: Sequence[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        streams: list[torch.Generator],
+    ) -> list[list[int]]:
+        from transformers import DynamicCache
+
+        device = self.model.device
+        width = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.zeros(len(prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        written: list[list[int]] = [[] for _ in prompts]
+        active = list(range(len(prompts)))
+        for _ in range(max_new_tokens):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen = _choose(output.logits[:, -1].float(), temperature, [streams[i] for i in active])
+            for row, token in zip(active, chosen.tolist(), strict=True):
+                written[row].append(token)
+            keep = [k for k, row in enumerate(active) if written[row][-1] not in self._stop]
+            if not keep:
+                break
+            positions = positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+            ids = chosen.unsqueeze(1)
+            if len(keep) < len(active):  # finished rows leave the batch and its cache
+                kept = torch.tensor(keep, device=device)
+                cache.batch_select_indices(kept)
+                ids, mask, positions = ids[kept], mask[kept], positions[kept]
+                active = [active[k] for k in keep]
+        return written
+
+
+def _choose(logits: Tensor, temperature: float, streams: list[torch.Generator]) -> Tensor:
+    """Return one token id per row (rows,) of `logits` (rows, vocabulary)."""
+    if temperature == 0.0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1)
+    draws = torch.cat([torch.rand(1, generator=stream) for stream in streams]).to(logits.device)
+    threshold = draws.unsqueeze(1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield batches of indices, sorted by length, of at most `_TOKENS_PER_BATCH` padded tokens."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) + 1) * lengths[index] > _TOKENS_PER_BATCH:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _stream_seed(seed: int, row: int) -> int:
+    return (seed * 0x9E3779B97F4A7C15 + row * 0xD1B54A32D192ED03 + 0x2545F491) % (2**63)
+
+
+def mean_cross_entropy(scores: Sequence[ResponseScore]) -> float:
+    """Return the mean over responses of each one's mean cross-entropy per token, in nats."""
+    return math.fsum(score.cross_entropy for score in scores) / len(scores)

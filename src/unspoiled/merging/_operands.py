@@ -1,0 +1,67 @@
+"""What a method merges: tensors and task vectors, dense or low-rank, accumulated in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unspoiled.checkpoints import LowRankDelta
+
+
+@dataclass(frozen=True)
+class DenseDelta:
+    """The task vector of a full checkpoint for one tensor: τ = tensor − base.
+
+    `tensor` and `base` have the same shape, any floating dtype; the difference is taken in float32.
+    """
+
+    tensor: Tensor
+    base: Tensor
+
+    def dense(self) -> Tensor:
+        """Return τ in float32, of the tensors' shape."""
+        return self.tensor.float() - self.base.float()
+
+
+@dataclass(frozen=True)
+class AdaptedTensor:
+    """The weight of a LoRA expert for one tensor, θ = base + τ, with τ kept low-rank."""
+
+    base: Tensor
+    delta: LowRankDelta
+
+    def dense(self) -> Tensor:
+        """Return θ in float32, of the base's shape."""
+        return add_scaled(self.base.float(), self.delta, 1.0)
+
+
+Delta = DenseDelta | LowRankDelta
+Weights = Tensor | AdaptedTensor
+
+
+def add_scaled(total: Tensor, operand: Delta | Weights, weight: float) -> Tensor:
+    """Return `total + weight · operand`; `total` is float32 and may be overwritten.
+
+    A low-rank operand is added by one product of its factors, without a dense copy of it.
+    """
+    match operand:
+        case LowRankDelta():
+            return torch.addmm(total, operand.b.float() * (operand.scale * weight), operand.a.float(), out=total)
+        case DenseDelta():
+            return total.add_(operand.dense(), alpha=weight)
+        case AdaptedTensor():
+            return add_scaled(total.add_(operand.base.float(), alpha=weight), operand.delta, weight)
+        case _:
+            return total.add_(operand.float(), alpha=weight)
+
+
+def sum_scaled(start: Tensor, operands: Sequence[Delta | Weights], weights: Sequence[float]) -> Tensor:
+    """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor of `start`'s shape."""
+    total = start.to(torch.float32, copy=True)
+    for operand, weight in zip(operands, weights, strict=True):
+        if weight != 0.0:
+            total = add_scaled(total, operand, weight)
+    return total

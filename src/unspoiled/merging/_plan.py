@@ -1,0 +1,188 @@
+"""The plan of a merge: which tensors come out of a recipe, and how each is made."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, open_model
+from unspoiled.config import Recipe, count_layers, layer_index
+from unspoiled.errors import ConfigError, PreflightError
+from unspoiled.merging._method import Parameter, get_method
+from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Models:
+    """The opened models that recipes merge, by the strings that name them in the recipes."""
+
+    sources: dict[str, ModelSource]
+
+    @classmethod
+    def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
+        """Open every model that the recipes name; relative paths are relative to `directory`."""
+        cache: dict[Path, Checkpoint] = {}
+        names = {entry.model for recipe in recipes for entry in recipe.models}
+        names |= {recipe.base_model for recipe in recipes if recipe.base_model}
+        return cls(
+            {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in sorted(names)}
+        )
+
+    @cached_property
+    def layers(self) -> dict[str, int | None]:
+        """The layer of every tensor name, None for embeddings, the final norm and the head."""
+        names = {name for source in self.sources.values() for name in source.tensors}
+        return {name: layer_index(name) for name in names}
+
+
+class MergePlan:
+    """A recipe bound to its opened models: says what each output tensor is, one tensor at a time.
+
+    Args:
+        recipe: What to merge.
+        models: The opened models, which must include all that the recipe names.
+
+    Raises:
+        ConfigError: The method is unknown, or a parameter is unknown, missing or out of range.
+        PreflightError: The models' tensors don't have the same names and shapes.
+    """
+
+    def __init__(self, recipe: Recipe, models: Models) -> None:
+        self.recipe = recipe
+        self.method = get_method(recipe.merge_method)
+        if self.method.needs_base and recipe.base_model is None:
+            raise ConfigError(f"merge_method {self.method.name!r} needs a base_model: name the common ancestor.")
+        self._base = models.sources[recipe.base_model] if recipe.base_model else None
+        self._entries = [
+            (index, entry.model)
+            for index, entry in enumerate(recipe.models)
+            if not (self.method.needs_base and entry.model == recipe.base_model)
+        ]
+        if not self._entries:
+            raise ConfigError(f"the recipe names no model to merge by {self.method.name!r}: add one to `models`.")
+        self._inputs = [models.sources[model] for _, model in self._entries]
+        self.reference = self._base or self._inputs[0]
+        self._layers = models.layers
+        self._layer_count = count_layers(self.reference.tensors)
+        self._require_known_parameters()
+        self._require_same_tensors()
+        self._merge_values = {p.name: self._value(p, None, "") for p in self.method.parameters if p.scope == "merge"}
+        self._one_checkpoint = len({source.directory for source in [self.reference, *self._inputs]}) == 1
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The output's tensor names, sorted."""
+        return sorted(self.reference.tensors)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The output's dtype: the recipe's `out_dtype`, else `dtype`, else that of most of the base's weights."""
+        stated = self.recipe.out_dtype or self.recipe.dtype
+        if stated is not None:
+            return DTYPES[stated]
+        sizes: dict[torch.dtype, int] = {}
+        for info in self.reference.tensors.values():
+            sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
+        return max(sizes, key=lambda dtype: sizes[dtype])
+
+    def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Return the output's dtype and shape by tensor name."""
+        return {name: (self.dtype, self.reference.tensors[name].shape) for name in self.names}
+
+    def is_common(self, name: str) -> bool:
+        """Say whether every input holds the same tensor and the method passes it through unchanged."""
+        return (
+            self._one_checkpoint
+            and self.method.keeps_common(self._merge_values)
+            and all(source.delta(name) is None for source in [self.reference, *self._inputs])
+        )
+
+    def merge(self, name: str) -> Tensor:
+        """Return the merged tensor `name` in float32, before the cast to the output's dtype."""
+        if self.is_common(name):
+            return self.reference.read(name).float()
+        coefficients: dict[str, object] = dict(self._merge_values)
+        for parameter in self.method.parameters:
+            if parameter.scope == "model":
+                coefficients[parameter.name] = [self._value(parameter, index, name) for index, _ in self._entries]
+        if self.method.operands == "tensors":
+            return self.method.merge(None, [_weights(source, name) for source in self._inputs], **coefficients)
+        assert self._base is not None
+        base = dense_weights(self._base, name)
+        deltas = [self._delta(source, name, base) for source in self._inputs]
+        return self.method.merge(base, deltas, **coefficients)
+
+    def _delta(self, source: ModelSource, name: str, base: Tensor) -> Delta:
+        assert self._base is not None
+        low_rank = source.delta(name)
+        same_checkpoint = source.directory == self._base.directory and self._base.delta(name) is None
+        if low_rank is not None and same_checkpoint:
+            return low_rank
+        return DenseDelta(dense_weights(source, name), base)
+
+    def _value(self, parameter: Parameter, index: int | None, name: str) -> float | bool:
+        value = self.recipe.parameter(
+            parameter.name, index, tensor=name, layer=self._layers.get(name), layers=self._layer_count
+        )
+        where = f"parameter {parameter.name!r} of {self.method.name!r}" + (f" for tensor {name!r}" if name else "")
+        if value is None:
+            if parameter.default is None:
+                model = "" if index is None else f" for model {self.recipe.models[index].model!r}"
+                raise ConfigError(f"{where} is missing{model}: set it under the model's or the recipe's `parameters`.")
+            return parameter.default
+        if not parameter.low <= value <= parameter.high:
+            raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
+        return value
+
+    def _require_known_parameters(self) -> None:
+        known = {parameter.name: parameter for parameter in self.method.parameters}
+        for place, given in [
+            ("the recipe", self.recipe.parameters),
+            *((f"model {entry.model!r}", entry.parameters) for entry in self.recipe.models),
+        ]:
+            for name in given:
+                if name not in known:
+                    close = difflib.get_close_matches(name, known, n=1)
+                    hint = f" Did you mean {close[0]!r}?" if close else ""
+                    raise ConfigError(
+                        f"{place} sets {name!r}, which {self.method.name!r} does not take.{hint} "
+                        f"It takes: {', '.join(known)}."
+                    )
+                if known[name].scope == "merge" and given is not self.recipe.parameters:
+                    raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
+
+    def _require_same_tensors(self) -> None:
+        wanted = self.reference.tensors
+        for (_, label), source in zip(self._entries, self._inputs, strict=True):
+            if source.directory == self.reference.directory:
+                continue
+            missing, extra = sorted(wanted.keys() - source.tensors), sorted(source.tensors.keys() - wanted)
+            shapes = sorted(n for n in wanted.keys() & source.tensors if wanted[n].shape != source.tensors[n].shape)
+            if missing or extra or shapes:
+                raise PreflightError(
+                    f"{label!r} does not fit {str(self.reference.ref)!r}: missing tensors {missing[:5]}, extra "
+                    f"tensors {extra[:5]}, other shapes {shapes[:5]}. Merge models of one architecture and vocabulary."
+                )
+
+
+def _weights(source: ModelSource, name: str) -> Weights:
+    delta = source.delta(name)
+    return source.read(name) if delta is None else AdaptedTensor(source.read(name), delta)
+
+
+def _dense(weights: Weights) -> Tensor:
+    return weights.dense() if isinstance(weights, AdaptedTensor) else weights
+
+
+def dense_weights(source: ModelSource, name: str) -> Tensor:
+    """Return one model's own tensor, its adapter added in float32 (in storage dtype where there is none)."""
+    return _dense(_weights(source, name))

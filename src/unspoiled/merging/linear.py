@@ -1,0 +1,44 @@
+"""Linear: the weighted average of the models' weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unspoiled.errors import ConfigError
+from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._operands import AdaptedTensor, Weights, sum_scaled
+
+
+@method(
+    "linear",
+    operands="tensors",
+    paper="Wortsman et al., Model soups, arXiv 2203.05482",
+    parameters=[Parameter("weight"), Parameter("normalize", default=True, scope="merge")],
+    keeps_common=lambda merge: bool(merge["normalize"]),
+)
+def linear(
+    base: Tensor | None,  # noqa: ARG001 - one signature for every method
+    tensors: Sequence[Weights],
+    *,
+    weight: Sequence[float],
+    normalize: bool,
+) -> Tensor:
+    """Return θ = Σ wᵢ θᵢ / Σ wᵢ (Σ wᵢ θᵢ without `normalize`), float32, of the models' shape.
+
+    Args:
+        base: Not used.
+        tensors: One weight per model, all of one shape.
+        weight: wᵢ, any real number.
+        normalize: Divide by Σ wᵢ.
+
+    Raises:
+        ConfigError: `normalize` is set and the weights sum to zero.
+    """
+    if normalize:
+        total = sum(weight)
+        if total == 0:
+            raise ConfigError("linear with normalize: the weights sum to 0. Set normalize: false.")
+        weight = [w / total for w in weight]
+    first = tensors[0].base if isinstance(tensors[0], AdaptedTensor) else tensors[0]
+    return sum_scaled(torch.zeros(first.shape, dtype=torch.float32), tensors, weight)

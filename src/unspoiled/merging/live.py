@@ -1,0 +1,59 @@
+"""Merge in memory: one model, re-merged in place for every trial, nothing written or loaded between."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unspoiled.checkpoints import ModelSource
+from unspoiled.config import Recipe
+from unspoiled.errors import PreflightError
+from unspoiled.merging._plan import MergePlan, Models, dense_weights
+
+
+class LiveModel:
+    """One model in memory that takes on the weights of any recipe, or of any of its inputs.
+
+    Tensors that no input changes are left alone from one recipe to the next. The weights are those that
+    `merge_to_directory` would write, cast to the dtype of the model in memory.
+
+    Args:
+        model: A module of the models' architecture; its parameters are overwritten.
+        models: The opened models that the recipes name.
+
+    Raises:
+        PreflightError: A checkpoint tensor has no parameter of its name in the module.
+    """
+
+    def __init__(self, model: nn.Module, models: Models) -> None:
+        self.model = model
+        self.models = models
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._holds: dict[str, object] = {}
+        names = {name for source in models.sources.values() for name in source.tensors}
+        strangers = sorted(names - self._parameters.keys() - dict(model.named_buffers()).keys())
+        if strangers:
+            raise PreflightError(
+                f"{len(strangers)} checkpoint tensors have no parameter of their name in "
+                f"{type(model).__name__}: {strangers[:3]}. The live engine can't search this architecture; "
+                "merge it from a recipe with `unspoiled merge`."
+            )
+
+    @torch.no_grad()
+    def take_recipe(self, recipe: Recipe) -> None:
+        """Merge `recipe` into the model in place."""
+        plan = MergePlan(recipe, self.models)
+        for name in plan.names:
+            common = ("common", str(plan.reference.directory), name) if plan.is_common(name) else None
+            if common is None or self._holds.get(name) != common:
+                self._parameters[name].copy_(plan.merge(name))
+            self._holds[name] = common
+
+    @torch.no_grad()
+    def take_model(self, source: ModelSource) -> None:
+        """Put the weights of one model, with its adapter, into the model in place."""
+        for name in source.tensors:
+            common = ("common", str(source.directory), name) if source.delta(name) is None else None
+            if common is None or self._holds.get(name) != common:
+                self._parameters[name].copy_(dense_weights(source, name))
+            self._holds[name] = common

@@ -1,0 +1,87 @@
+"""Merge disk to disk: one tensor at a time into a staged directory that appears only when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from unspoiled.checkpoints import CheckpointWriter, finish_checkpoint, require_finite
+from unspoiled.config import Recipe
+from unspoiled.errors import CheckpointError
+from unspoiled.files import check_free_space, staged_directory
+from unspoiled.merging._plan import MergePlan, Models
+
+_SHARD_SIZE = 5_000_000_000
+
+
+def merge_to_directory(
+    recipe: Recipe,
+    models: Models,
+    destination: Path,
+    *,
+    chat_template: str | None = None,
+    files: dict[str, str] | None = None,
+    shard_size: int = _SHARD_SIZE,
+    threads: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the merged checkpoint of `recipe` to `destination`, all of it or nothing.
+
+    Memory holds `threads` tensors at a time (each in float32, with its inputs), never a model.
+
+    Args:
+        recipe: What to merge.
+        models: The opened models that the recipe names.
+        destination: A directory that is absent, empty, or an earlier output of this function.
+        chat_template: Replaces the reference model's template.
+        files: More text files to publish with the checkpoint, by name (the model card).
+        shard_size: Largest size of one safetensors file, in bytes.
+        threads: Tensors in flight.
+        progress: Called with (tensors done, tensors in all) after each tensor.
+
+    Raises:
+        CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
+        ResourceError: The disk has too little room.
+    """
+    plan = MergePlan(recipe, models)
+    layout = plan.layout()
+    size = sum(torch.empty(0, dtype=dtype).element_size() * _count(shape) for dtype, shape in layout.values())
+    check_free_space(destination.parent, int(size * 1.02) + 50_000_000)
+    with staged_directory(destination) as staging:
+        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer, ThreadPoolExecutor(threads) as pool:
+            done = 0
+            for name, tensor in pool.map(lambda name: (name, _checked(plan, models, name)), plan.names):
+                writer.write(name, tensor)
+                done += 1
+                progress(done, len(plan.names))
+        finish_checkpoint(
+            staging,
+            source=plan.reference,
+            dtype=plan.dtype,
+            recipe_yaml=recipe.to_yaml(),
+            chat_template=chat_template,
+            extra=files or {},
+        )
+
+
+def _checked(plan: MergePlan, models: Models, name: str) -> torch.Tensor:
+    merged = plan.merge(name)
+    low, high = torch.aminmax(merged)  # propagates NaN, so one pass finds NaN, infinity and overflow
+    bound = torch.finfo(plan.dtype).max
+    if not (low >= -bound and high <= bound):
+        for label, source in models.sources.items():
+            require_finite(source.read(name), model=label, name=name)
+            if (delta := source.delta(name)) is not None:
+                require_finite(delta.dense(), model=label, name=name)
+        raise CheckpointError(
+            f"tensor {name!r} merges to values between {low.item():.4g} and {high.item():.4g}, which overflow "
+            f"{str(plan.dtype).removeprefix('torch.')} (±{bound:.4g}). Choose a wider out_dtype or smaller weights."
+        )
+    return merged.to(plan.dtype)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

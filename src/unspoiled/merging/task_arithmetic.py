@@ -1,0 +1,43 @@
+"""Task arithmetic: add the experts' task vectors to the base."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from unspoiled.errors import ConfigError
+from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._operands import Delta, sum_scaled
+
+
+@method(
+    "task_arithmetic",
+    operands="deltas",
+    paper="Ilharco et al., Editing Models with Task Arithmetic, arXiv 2212.04089",
+    parameters=[
+        Parameter("weight"),
+        Parameter("normalize", default=False, scope="merge"),
+        Parameter("lambda", default=1.0, scope="merge"),
+    ],
+)
+def task_arithmetic(
+    base: Tensor, deltas: Sequence[Delta], *, weight: Sequence[float], normalize: bool, **merge: float
+) -> Tensor:
+    """Return θ = θ_base + λ · Σ wᵢ τᵢ (Σ wᵢ τᵢ / Σ wᵢ with `normalize`), float32, of the base's shape.
+
+    Args:
+        base: The base's tensor, any floating dtype.
+        deltas: One task vector per expert, of the base's shape.
+        weight: wᵢ, any real number.
+        normalize: Divide by Σ wᵢ (mergekit's semantics).
+        **merge: `lambda`, λ, any real number; a keyword of Python, hence not named here.
+
+    Raises:
+        ConfigError: `normalize` is set and the weights sum to zero.
+    """
+    scale = merge["lambda"]
+    if normalize:
+        total = sum(weight)
+        if total == 0:
+            raise ConfigError("task_arithmetic with normalize: the weights sum to 0. Set normalize: false.")
+        scale = scale / total
+    return sum_scaled(base, deltas, [scale * w for w in weight])
