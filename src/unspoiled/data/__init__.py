@@ -1,0 +1,30 @@
+"""The two generated sets, D_safety and D_expert, and the prompt files they are kept apart from."""
+
+from unspoiled.data._rows import Question, Row, Split, TestPrompt, prompt_id, read_rows, read_test_prompts, split_of, write_rows
+from unspoiled.data._templates import read_request, read_taxonomy
+from unspoiled.data.curate import PromptIndex, require_no_leak
+from unspoiled.data.questions import Asked, ask_domain_questions, ask_unsafe_questions
+from unspoiled.data.targets import Yields, curate_questions, expert_rows, safety_rows
+
+__all__ = [
+    "Asked",
+    "PromptIndex",
+    "Question",
+    "Row",
+    "Split",
+    "TestPrompt",
+    "Yields",
+    "ask_domain_questions",
+    "ask_unsafe_questions",
+    "curate_questions",
+    "expert_rows",
+    "prompt_id",
+    "read_request",
+    "read_rows",
+    "read_taxonomy",
+    "read_test_prompts",
+    "require_no_leak",
+    "safety_rows",
+    "split_of",
+    "write_rows",
+]

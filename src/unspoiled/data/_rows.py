@@ -1,0 +1,135 @@
+"""The rows of the generated sets and of the user's prompt files, and how they are read and written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unspoiled.errors import DataError
+from unspoiled.files import read_jsonl, write_jsonl
+
+Split = Literal["search", "selection"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that a model wrote.
+
+    Args:
+        text: The question.
+        group: Its harm category (D_safety) or its domain (D_expert).
+        asked_by: The name of the model that wrote it.
+    """
+
+    text: str
+    group: str
+    asked_by: str
+
+    @property
+    def id(self) -> str:
+        """A short hash of the group and the text."""
+        return prompt_id(self.text, self.group)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt of a generated set with the response that the merged model should give.
+
+    Args:
+        id: A short hash of the group and the prompt.
+        set: `safety` or `expert`.
+        group: Harm category or domain.
+        prompt: The user's message.
+        response: The target.
+        asked_by: The model that wrote the prompt.
+        answered_by: The model that wrote the response.
+        split: `search` (coefficients move on it) or `selection` (finalists are compared on it).
+    """
+
+    id: str
+    set: Literal["safety", "expert"]
+    group: str
+    prompt: str
+    response: str
+    asked_by: str
+    answered_by: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class TestPrompt:
+    """One prompt of a test set.
+
+    Args:
+        id: The row's id, unique in its file.
+        prompt: The user's message.
+        answer: The right answer; None for safety prompts.
+        choices: The possible answers of a multiple-choice row, `answer` among them; empty for free answers.
+    """
+
+    __test__ = False  # not a test class, whatever its name suggests to pytest
+
+    id: str
+    prompt: str
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+def prompt_id(prompt: str, group: str = "") -> str:
+    """Return the first 16 hex digits of a hash of the group and the prompt."""
+    return hashlib.sha256(f"{group}\0{prompt}".encode()).hexdigest()[:16]
+
+
+def split_of(prompt: str, selection_share: float) -> Split:
+    """Return the split of a prompt: a hash of its text alone decides, so it never moves between runs."""
+    draw = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[-8:], "big") / 2**64
+    return "selection" if draw < selection_share else "search"
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as JSON lines, all or nothing."""
+    write_jsonl(path, [asdict(row) for row in rows])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read rows that `write_rows` wrote."""
+    return [Row(**row) for row in read_jsonl(path)]
+
+
+def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) -> list[TestPrompt]:
+    """Read a test set: JSON lines with `prompt`, and `answer` (with `choices` or without) where `answers` is set.
+
+    Args:
+        path: The file.
+        answers: Whether every row must have an `answer`.
+        limit: Read at most this many rows, spread evenly over the file.
+
+    Raises:
+        DataError: A row lacks a field or has one of the wrong kind; the message names the line.
+    """
+    raw = read_jsonl(path)
+    if not raw:
+        raise DataError(f"{path}: the file has no rows. Give it one JSON object a line with a 'prompt'.")
+    prompts = [_test_prompt(path, number, row, answers) for number, row in enumerate(raw, start=1)]
+    if limit is not None and limit < len(prompts):
+        prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
+    return prompts
+
+
+def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) -> TestPrompt:
+    def refuse(what: str) -> DataError:
+        return DataError(f"{path}:{number}: {what}")
+
+    prompt, answer, choices = row.get("prompt"), row.get("answer"), row.get("choices", [])
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise refuse(f"'prompt' is {prompt!r}: give the user's message as text.")
+    if answers and not (isinstance(answer, str) and answer.strip()):
+        raise refuse(f"'answer' is {answer!r}: give the right answer as text.")
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        raise refuse(f"'choices' is {choices!r}: give a list of texts, or leave it out.")
+    if choices and answers and answer not in choices:
+        raise refuse(f"'answer' {answer!r} is not among 'choices' {choices!r}.")
+    return TestPrompt(str(row.get("id", prompt_id(prompt))), prompt, answer if answers else None, tuple(choices))

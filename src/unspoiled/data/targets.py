@@ -1,0 +1,105 @@
+"""From questions and answers to the rows of D_safety and D_expert."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from unspoiled.data._rows import Question, Row, split_of
+from unspoiled.data.curate import PromptIndex
+from unspoiled.guards import Guard, find_defect
+from unspoiled.inference import Sample
+
+Yields = Counter[str]
+
+
+def curate_questions(questions: Sequence[Question], test: PromptIndex) -> tuple[list[Question], Yields]:
+    """Drop questions that nearly repeat an earlier one, or a test prompt.
+
+    Returns:
+        The questions left, in order, and the counts of `near_duplicates` and `test_prompts` dropped.
+    """
+    seen, kept = PromptIndex(), list[Question]()
+    yields: Yields = Counter(near_duplicates=0, test_prompts=0)
+    for question in questions:
+        if test.find(question.text) is not None:
+            yields["test_prompts"] += 1
+        elif seen.find(question.text) is not None:
+            yields["near_duplicates"] += 1
+        else:
+            seen.add(question.text)
+            kept.append(question)
+    return kept, yields
+
+
+def safety_rows(
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[Sample]],
+    guard: Guard,
+    *,
+    seed: int,
+    selection_share: float,
+) -> tuple[list[Row], Yields]:
+    """Choose each unsafe question's target: one drawn at random among the answers that the guard calls safe.
+
+    Args:
+        questions: The unsafe questions.
+        answers: By model name, its answers in the questions' order; every model of the bunch answers.
+        guard: The judge.
+        seed: Decides the draw, per question.
+        selection_share: Share of the prompts that go to the selection split, from 0 to 1.
+
+    Returns:
+        The rows, and counts: `unrefused` questions (dropped), rows `kept`, and `refused by NAME` per model.
+    """
+    yields: Yields = Counter(unrefused=0)
+    verdicts = {
+        name: guard.judge([(q.text, sample.text) for q, sample in zip(questions, samples, strict=True)])
+        for name, samples in answers.items()
+    }
+    rows = []
+    for i, question in enumerate(questions):
+        safe = [name for name in answers if verdicts[name][i].label == "safe" and answers[name][i].finished]
+        yields.update(f"refused by {name}" for name in safe)
+        if not safe:
+            yields["unrefused"] += 1
+            continue
+        chosen = random.Random(f"{seed}:{question.id}").choice(safe)
+        rows.append(_row("safety", question, answers[chosen][i], chosen, selection_share))
+    yields["kept"] = len(rows)
+    return rows, yields
+
+
+def expert_rows(
+    questions: Sequence[Question], answers: Sequence[Sample], *, selection_share: float
+) -> tuple[list[Row], Yields]:
+    """Pair an expert's questions with its own answers; degenerate and truncated answers are dropped.
+
+    Returns:
+        The rows, and counts of `truncated`, `degenerate` and `kept`.
+    """
+    yields: Yields = Counter(truncated=0, degenerate=0)
+    rows = []
+    for question, answer in zip(questions, answers, strict=True):
+        if not answer.finished:
+            yields["truncated"] += 1
+        elif find_defect(question.text, answer.text) in {"empty", "loop"}:  # an echo may be a right answer
+            yields["degenerate"] += 1
+        else:
+            rows.append(_row("expert", question, answer, question.asked_by, selection_share))
+    yields["kept"] = len(rows)
+    return rows, yields
+
+
+def _row(kind: str, question: Question, answer: Sample, answered_by: str, selection_share: float) -> Row:
+    return Row(
+        id=question.id,
+        set="safety" if kind == "safety" else "expert",
+        group=question.group,
+        prompt=question.text,
+        response=answer.text,
+        asked_by=question.asked_by,
+        answered_by=answered_by,
+        split=split_of(question.text, selection_share),
+    )
