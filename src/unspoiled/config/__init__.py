@@ -1,0 +1,42 @@
+"""Configs and recipes: read from YAML with line numbers in every error, written back readable."""
+
+from unspoiled.config._layers import count_layers, layer_index
+from unspoiled.config._recipe import (
+    FilteredValue,
+    ModelEntry,
+    ParameterValue,
+    Recipe,
+    Tokenizer,
+    parse_recipe,
+    read_recipe,
+    resolve,
+)
+from unspoiled.config._yaml import (
+    Document,
+    dump_yaml,
+    json_schema,
+    load_yaml,
+    load_yaml_documents,
+    load_yaml_file,
+    validate,
+)
+
+__all__ = [
+    "Document",
+    "FilteredValue",
+    "ModelEntry",
+    "ParameterValue",
+    "Recipe",
+    "Tokenizer",
+    "count_layers",
+    "dump_yaml",
+    "json_schema",
+    "layer_index",
+    "load_yaml",
+    "load_yaml_documents",
+    "load_yaml_file",
+    "parse_recipe",
+    "read_recipe",
+    "resolve",
+    "validate",
+]
