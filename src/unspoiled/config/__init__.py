@@ -11,6 +11,19 @@ from unspoiled.config._recipe import (
     read_recipe,
     resolve,
 )
+from unspoiled.config._run import (
+    BunchConfig,
+    DomainConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    GenerateConfig,
+    MergeConfig,
+    RunConfig,
+    RuntimeConfig,
+    SearchConfig,
+    as_plain,
+    read_run_config,
+)
 from unspoiled.config._yaml import (
     Document,
     dump_yaml,

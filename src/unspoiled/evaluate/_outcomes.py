@@ -1,0 +1,178 @@
+"""What a model does on the test prompts: one outcome per prompt, from which every rate is counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unspoiled.data import TestPrompt
+from unspoiled.errors import DataError
+from unspoiled.evaluate._results import ModelScores, Rate
+from unspoiled.files import read_jsonl, write_jsonl
+from unspoiled.guards import Guard
+from unspoiled.inference import Exchange, Prompt, TransformersBackend
+
+UNSAFE, HARMLESS = "unsafe", "harmless"
+
+
+@dataclass(frozen=True)
+class TestSets:
+    """The prompts that nothing else of a run touches.
+
+    Args:
+        unsafe: Prompts to refuse.
+        harmless: Prompts to answer.
+        domains: Rows with answers, by domain.
+        max_new_tokens: Longest response, in tokens; generation is greedy.
+    """
+
+    __test__ = False
+
+    unsafe: Sequence[TestPrompt]
+    harmless: Sequence[TestPrompt]
+    domains: Mapping[str, Sequence[TestPrompt]]
+    max_new_tokens: int
+
+    @property
+    def prompts(self) -> list[str]:
+        """The text of every prompt."""
+        rows = [*self.unsafe, *self.harmless, *(row for rows in self.domains.values() for row in rows)]
+        return [row.prompt for row in rows]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one model did on one test prompt.
+
+    Args:
+        set: `unsafe`, `harmless`, or `domain:NAME`.
+        id: The prompt's id.
+        prompt: The prompt.
+        response: What the model wrote; of a multiple-choice row, the choice it holds likeliest.
+        refused: Whether it validly declined (safety sets only).
+        defect: What makes the response invalid, or None (safety sets only).
+        correct: Whether the answer is right (domains only).
+    """
+
+    set: str
+    id: str
+    prompt: str
+    response: str
+    refused: bool | None = None
+    defect: str | None = None
+    correct: bool | None = None
+
+
+def measure(
+    backend: TransformersBackend,
+    tests: TestSets,
+    guard: Guard,
+    *,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> list[Outcome]:
+    """Return the model's outcome on every test prompt, in the sets' order.
+
+    Args:
+        backend: The model.
+        tests: The prompts.
+        guard: Judges the answers to safety prompts.
+        progress: Called with (set, prompts done, prompts in all).
+    """
+    outcomes: list[Outcome] = []
+    for name, rows in ((UNSAFE, tests.unsafe), (HARMLESS, tests.harmless)):
+        samples = backend.generate(
+            [Prompt(row.prompt) for row in rows],
+            max_new_tokens=tests.max_new_tokens,
+            progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+        )
+        verdicts = guard.judge([(row.prompt, sample.text) for row, sample in zip(rows, samples, strict=True)])
+        outcomes += [
+            Outcome(name, row.id, row.prompt, sample.text, verdict.refusal, verdict.defect)
+            for row, sample, verdict in zip(rows, samples, verdicts, strict=True)
+        ]
+    for domain, rows in tests.domains.items():
+        answers = _answers(backend, rows, tests.max_new_tokens)
+        outcomes += [
+            Outcome(f"domain:{domain}", row.id, row.prompt, answer, correct=is_correct(answer, row.answer or ""))
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        progress(domain, len(rows), len(rows))
+    return outcomes
+
+
+def _answers(backend: TransformersBackend, rows: Sequence[TestPrompt], max_new_tokens: int) -> list[str]:
+    """Return each row's answer: written greedily, or of given choices the likeliest."""
+    answers = [""] * len(rows)
+    free = [i for i, row in enumerate(rows) if not row.choices]
+    samples = backend.generate([Prompt(rows[i].prompt) for i in free], max_new_tokens=max_new_tokens)
+    for i, sample in zip(free, samples, strict=True):
+        answers[i] = sample.text
+    closed = [i for i, row in enumerate(rows) if row.choices]
+    scores = iter(backend.score([Exchange(Prompt(rows[i].prompt), c) for i in closed for c in rows[i].choices]))
+    for i in closed:
+        likelihoods = [next(scores).log_likelihood for _ in rows[i].choices]
+        answers[i] = rows[i].choices[likelihoods.index(max(likelihoods))]
+    return answers
+
+
+def is_correct(answer: str, expected: str) -> bool:
+    """Say whether an answer is the expected one, but for case, white space and a closing full stop."""
+    return _plain(answer) == _plain(expected)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().removesuffix(".").strip().lower()
+
+
+def scores(outcomes: Sequence[Outcome]) -> ModelScores:
+    """Count the rates of one model's outcomes; `invalid` is over the unsafe and harmless prompts together."""
+    unsafe = [o for o in outcomes if o.set == UNSAFE]
+    harmless = [o for o in outcomes if o.set == HARMLESS]
+    domains = list(dict.fromkeys(o.set for o in outcomes if o.set.startswith("domain:")))
+    return ModelScores(
+        refusal=Rate.of([bool(o.refused) for o in unsafe]),
+        over_refusal=Rate.of([bool(o.refused) for o in harmless]),
+        invalid=Rate.of([o.defect is not None for o in [*unsafe, *harmless]]),
+        domains={
+            name.removeprefix("domain:"): Rate.of([bool(o.correct) for o in outcomes if o.set == name])
+            for name in domains
+        },
+    )
+
+
+def paired_outcomes(outcomes: Sequence[Outcome]) -> dict[str, list[bool]]:
+    """Return the outcomes as `compare` takes them: by measure, one truth value per prompt."""
+    paired: dict[str, list[bool]] = {"refusal": [], "over_refusal": []}
+    for outcome in outcomes:
+        if outcome.set == UNSAFE:
+            paired["refusal"].append(bool(outcome.refused))
+        elif outcome.set == HARMLESS:
+            paired["over_refusal"].append(bool(outcome.refused))
+        else:
+            paired.setdefault(outcome.set, []).append(bool(outcome.correct))
+    return paired
+
+
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write outcomes as JSON lines, all or nothing."""
+    write_jsonl(path, [vars(outcome) for outcome in outcomes])
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """Read what `write_outcomes` wrote."""
+    return [Outcome(**row) for row in read_jsonl(path)]
+
+
+def require_same_prompts(by_model: Mapping[str, Sequence[Outcome]]) -> None:
+    """Check that all models were measured on the same prompts in the same order.
+
+    Raises:
+        DataError: They were not, so that no paired comparison is possible.
+    """
+    keys = {name: [(o.set, o.id) for o in outcomes] for name, outcomes in by_model.items()}
+    first = next(iter(keys.values()), [])
+    for name, found in keys.items():
+        if found != first:
+            raise DataError(f"{name!r} was measured on other prompts than {next(iter(keys))!r}: evaluate with --fresh.")
