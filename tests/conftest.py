@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unspoiled", deadline=None, derandomize=True, max_examples=50, print_blob=True)
+settings.load_profile("unspoiled")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test reaches the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from tiny import tiny_adapter, tiny_base, tiny_expert
+from tiny import tiny_adapter, tiny_base, tiny_expert  # noqa: E402
 
 
 @dataclass(frozen=True)

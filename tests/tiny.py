@@ -100,7 +100,7 @@ def tiny_expert(base_path: Path, path: Path, seed: int, *, noise: float = 0.05) 
 
 
 def tiny_adapter(base_path: Path, path: Path, seed: int, rank: int = 4, **lora_kwargs: Any) -> Path:
-    """Save a PEFT LoRA adapter with non-zero B on all linear layers, or on `target_modules`; return `path`."""
+    """Save a PEFT LoRA adapter with non-zero B on all linear layers (or `target_modules`); return `path`."""
     from peft import LoraConfig, get_peft_model
 
     options: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank, "task_type": "CAUSAL_LM"}

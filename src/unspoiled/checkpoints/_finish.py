@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from unspoiled import __version__
 from unspoiled.checkpoints._reader import listed, read_json, safe_path
 from unspoiled.checkpoints._source import ModelSource
 from unspoiled.checkpoints._tokenizer import TOKENIZER_FILES
@@ -121,7 +121,7 @@ def write_manifest(directory: Path) -> None:
     }
     write_json_atomic(
         directory / MANIFEST_NAME,
-        {"format": _FORMAT, "tool": f"unspoiled {version('unspoiled')}", "files": files},
+        {"format": _FORMAT, "tool": f"unspoiled {__version__}", "files": files},
     )
 
 

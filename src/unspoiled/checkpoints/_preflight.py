@@ -22,7 +22,6 @@ _ARCHITECTURE_KEYS = (
         "head_dim",
         "hidden_act",
         "vocab_size",
-        "rope_theta",
         "num_experts",
         "num_local_experts",
     ),
@@ -92,6 +91,11 @@ def preflight(
             problems += _architecture_problems(name, base, expert)
             problems += _tensor_problems(name, base, expert)
             problems += _unsupported_tensors(name, expert)
+            if _rope_base(expert) != _rope_base(base):
+                warnings.append(
+                    f"expert {name!r}: rope_theta is {_rope_base(expert)!r}, but {_rope_base(base)!r} in the base; "
+                    "the merge takes the base's, which may cost skill in long contexts"
+                )
             if bool(expert.checkpoint.aliases) != bool(base.checkpoint.aliases):
                 warnings.append(
                     f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied"
@@ -129,6 +133,13 @@ def _architecture_problems(name: str, base: ModelSource, expert: ModelSource) ->
         if ours is not None and theirs is not None and ours != theirs:
             problems.append(f"expert {name!r}: {key} is {theirs!r} in its config, but {ours!r} in the base's")
     return problems
+
+
+def _rope_base(model: ModelSource) -> object:
+    config = text_config(model.checkpoint.config)
+    parameters = config.get("rope_parameters")  # transformers 5; a plain key before
+    nested = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
+    return config.get("rope_theta", nested)
 
 
 def _tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
