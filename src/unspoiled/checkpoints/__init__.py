@@ -1,0 +1,53 @@
+"""Checkpoints on disk: names, lazy reading, LoRA adapters, streamed writing, tokenizers, preflight."""
+
+from unspoiled.checkpoints._adapter import Adapter, LowRankDelta, open_adapter
+from unspoiled.checkpoints._finish import (
+    RECIPE_NAME,
+    FileRecord,
+    Manifest,
+    finish_checkpoint,
+    merged_config,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
+from unspoiled.checkpoints._finite import require_finite
+from unspoiled.checkpoints._header import TensorInfo
+from unspoiled.checkpoints._preflight import PreflightReport, preflight
+from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
+from unspoiled.checkpoints._reference import ModelRef, locate
+from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
+from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, tokenizer_signature
+from unspoiled.checkpoints._tying import tied_names
+from unspoiled.checkpoints._writer import CheckpointWriter
+
+__all__ = [
+    "RECIPE_NAME",
+    "Adapter",
+    "Checkpoint",
+    "CheckpointWriter",
+    "FileRecord",
+    "LowRankDelta",
+    "Manifest",
+    "ModelRef",
+    "ModelSource",
+    "OutputLayout",
+    "PreflightReport",
+    "TensorInfo",
+    "chat_template",
+    "compare_tokenizers",
+    "finish_checkpoint",
+    "locate",
+    "merged_config",
+    "open_adapter",
+    "open_checkpoint",
+    "open_model",
+    "output_layout",
+    "preflight",
+    "read_manifest",
+    "require_finite",
+    "tied_names",
+    "tokenizer_signature",
+    "verify_manifest",
+    "write_manifest",
+]

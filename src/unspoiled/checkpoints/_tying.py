@@ -1,0 +1,49 @@
+"""Tied embeddings: the output head that is the input embedding under another name.
+
+A checkpoint may leave the tied head out (the usual form), store a copy of it, or contradict its own config.
+Everything else in this package sees one form: the head is not among the tensors, and `aliases` says which
+tensor it shares.
+"""
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+
+
+def says_tied(config: Mapping[str, Any]) -> bool | None:
+    """Return `tie_word_embeddings` of a config or of its text part; None if it says nothing."""
+    text = config.get("text_config")
+    for section in (config, text if isinstance(text, Mapping) else {}):
+        if isinstance(section.get("tie_word_embeddings"), bool):
+            return bool(section["tie_word_embeddings"])
+    return None
+
+
+def tied_names(config: Mapping[str, Any], tensors: Mapping[str, object]) -> dict[str, str]:
+    """Return the output head's name → the input embedding's name, or nothing for an untied model.
+
+    The config decides; when it is silent, the model is tied exactly if no head is stored. The head may be
+    among `tensors` (a stored copy) or not. Whether a stored copy is equal is for the caller to check.
+
+    Args:
+        config: The content of config.json.
+        tensors: The checkpoint's tensors by name; only names are looked at.
+    """
+    embeddings = [name for name in tensors if name.endswith(_EMBEDDINGS)]
+    head = _head(tensors)
+    tied = says_tied(config)
+    if len(embeddings) != 1 or tied is False or (tied is None and head in tensors):
+        return {}
+    return {head: embeddings[0]}
+
+
+def _head(tensors: Container[str]) -> str:
+    return next((name for name in _HEADS if name in tensors), _HEADS[0])
