@@ -1,0 +1,158 @@
+"""Figures of how the merge was found: the search's progress, and the coefficients it ended with."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil, isfinite
+from typing import NamedTuple
+
+from unspoiled.report._figure_style import (
+    ACCENT,
+    GREEN,
+    INK,
+    MUTED,
+    PLUM,
+    WARM,
+    Frame,
+    label_layers,
+    refield,
+    styled,
+)
+from unspoiled.report._hostile_text import visible
+from unspoiled.report._inputs import CoefficientTable, TrialPoint
+from unspoiled.report._label_placement import Box, place_labels
+from unspoiled.report._svg import draw
+
+_SERIES = (ACCENT, WARM, GREEN, PLUM, INK)
+_DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (1, 3))
+_MOST_DOTS = 1500
+_MOST_NUMBERED_ROWS = 48
+
+
+class Progress(NamedTuple):
+    """A strategy's search so far, after one of its trials."""
+
+    strategy: str
+    trial: int
+    """Counted within the strategy, from 1."""
+    number: int
+    """The trial's number in the study."""
+    objective: float
+    best: float
+
+
+def search_progress(trials: Sequence[TrialPoint]) -> dict[str, list[Progress]]:
+    """Return, by strategy, each scored trial with the best objective so far; failed trials are left out."""
+    progress: dict[str, list[Progress]] = {}
+    for trial in sorted(trials, key=lambda point: point.number):
+        if isfinite(trial.objective):
+            rows = progress.setdefault(trial.strategy, [])
+            best = min(trial.objective, rows[-1].best) if rows else trial.objective
+            rows.append(Progress(trial.strategy, len(rows) + 1, trial.number, trial.objective, best))
+    return progress
+
+
+def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
+    """Draw the best objective so far by strategy, with the trials as faint dots.
+
+    The axis holds every best value; trials above it are not drawn, and neither are dots of more than 1,500
+    trials.
+
+    Args:
+        progress: from `search_progress`, not empty.
+        figure_id: makes the ids in the figure unique on the page.
+    """
+    import altair as alt
+
+    every = [row for rows in progress.values() for row in rows]
+    low, high = min(row.best for row in every), max(row.best for row in every)
+    margin = 0.08 * (high - low) or 0.05
+    longest = max(2, *(row.trial for row in every))
+    frame = Frame(1, longest, low - margin, high + margin, width=700.0, height=220.0)
+    order = {name: position for position, name in enumerate(progress)}
+    series = {name: _SERIES[position % len(_SERIES)] for name, position in order.items()}
+    scale_x = alt.Scale(domain=[1, longest], nice=False)
+    scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
+    across = alt.X(
+        "trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial"
+    )
+    up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
+    layers = []
+    for name, rows in progress.items():
+        colour, dash = series[name], list(_DASHES[order[name] % len(_DASHES)])
+        if len(every) <= _MOST_DOTS:
+            dots = [{"trial": r.trial, "tried": r.objective} for r in rows if r.objective <= high + margin]
+            dot = alt.Chart(alt.Data(values=dots)).mark_point(filled=True, size=16, opacity=0.4, color=colour)
+            layers.append(dot.encode(x=across, y=refield(up, "tried")))
+        steps = [{"trial": r.trial, "best": r.best} for r in rows]
+        line = alt.Chart(alt.Data(values=steps)).mark_line(
+            interpolate="step-after", strokeWidth=2, color=colour, strokeDash=dash
+        )
+        end = alt.Chart(alt.Data(values=steps[-1:])).mark_point(filled=True, size=40, opacity=1, color=colour)
+        layers += [line.encode(x=across, y=up), end.encode(x=across, y=up)]
+    ends = [frame.pixel(rows[-1].trial, rows[-1].best) for rows in progress.values()]
+    names = [f"{visible(name)[:24]} {rows[-1].best:.3f}" for name, rows in progress.items()]
+    treads = [
+        frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)
+    ]
+    room = Box(0, 0, frame.width + 40, frame.height)
+    placed = place_labels(ends, names, room, treads)
+    layers += label_layers(frame, names, placed, list(series.values()), across, up)
+    return draw(
+        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height)),
+        title="Search progress",
+        description=f"Best objective so far, by strategy. Final values: {'; '.join(names)}.",
+        figure_id=figure_id,
+    )
+
+
+def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id: str) -> str:
+    """Draw coefficients as a map of layer groups (down) by experts (across).
+
+    The deeper a cell, the larger the coefficient; negative ones take the warm colour. Cells are
+    translucent, so that the map and the numbers in it read on a light and on a dark page.
+
+    Args:
+        name: the merge that has these coefficients.
+        table: the coefficients.
+        limit: the size that gets the deepest colour; positive, the same for maps to be compared.
+        figure_id: makes the ids in the figure unique on the page.
+    """
+    import altair as alt
+
+    cells = [
+        {
+            "row": r,
+            "column": c,
+            "size": min(1.0, abs(value) / limit),
+            "negative": value < 0,
+            "text": f"{value:.2f}",
+        }
+        for r, values in enumerate(table.values)
+        for c, value in enumerate(values)
+    ]
+    numbered = len(table.rows) <= _MOST_NUMBERED_ROWS
+    across, down = alt.X("column:O", axis=None), alt.Y("row:O", axis=None)
+    base = alt.Chart(alt.Data(values=cells)).encode(x=across, y=down)
+    depth = alt.Opacity("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.6]), legend=None)
+    hue = alt.condition("datum.negative", alt.value(WARM), alt.value(ACCENT))
+    layers = [base.mark_rect().encode(color=hue, opacity=depth)]
+    if numbered:
+        layers.append(base.mark_text(fontSize=11, color=INK).encode(text="text:N"))
+    every = 1 if numbered else ceil(len(table.rows) / 24)
+    rows = [{"row": r, "text": visible(label)} for r, label in enumerate(table.rows) if r % every == 0]
+    columns = [{"column": c, "text": visible(label)} for c, label in enumerate(table.columns)]
+    row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED, limit=110)
+    column_names = alt.Chart(alt.Data(values=columns)).mark_text(
+        baseline="bottom", fontSize=11.5, color=INK, limit=62
+    )
+    layers += [
+        row_names.encode(x=alt.value(-8), y=down, text="text:N"),
+        column_names.encode(x=across, y=alt.value(-6), text="text:N"),
+    ]
+    experts = ", ".join(visible(label) for label in table.columns)
+    return draw(
+        styled(alt.layer(*layers).properties(width=alt.Step(66), height=alt.Step(19 if numbered else 9))),
+        title=visible(f"Coefficients of {name}"),
+        description=f"{len(table.rows)} layer groups by {len(table.columns)} experts: {experts}.",
+        figure_id=figure_id,
+    )

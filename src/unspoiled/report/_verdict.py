@@ -1,0 +1,82 @@
+"""The three sentences at the top of the page, computed from the results and from nothing else.
+
+They report measured rates. None of them calls a model safe.
+"""
+
+from collections.abc import Sequence
+
+from unspoiled.evaluate._results import Comparison, Rate
+from unspoiled.report._inputs import ReportInputs
+from unspoiled.report._wording import interval, listing, measure_name, percent, points
+
+UNIFORM = "uniform"
+"""The name of the data-free merge with equal weights, in `results.json`."""
+
+
+def verdict(inputs: ReportInputs) -> list[str]:
+    """Return three sentences: what was merged and measured, how it compares, what was not tested."""
+    not_tested = f"Not tested: {listing([*inputs.not_tested])}."
+    return [_what_was_measured(inputs), _how_it_compares(inputs), not_tested]
+
+
+def guard_note(inputs: ReportInputs) -> str | None:
+    """Return a warning when the guard that judged these answers also filtered the search data, else None."""
+    guard = inputs.results.provenance.get("guard")
+    if guard is None or guard != inputs.results.provenance.get("search_guard"):
+        return None
+    return (
+        f"The guard that judged these answers ({guard}) is also the one that filtered the search data: "
+        "what it fails to see was neither searched for nor measured."
+    )
+
+
+def _what_was_measured(inputs: ReportInputs) -> str:
+    scores = inputs.results.models[inputs.winner]
+    merged = f", a merge of {listing([_quoted(name) for name in inputs.experts])}," if inputs.experts else ""
+    guard = inputs.results.provenance.get("guard")
+    judge = f" (judged by {guard})" if guard else ""
+    accuracy = [f"{_rate(rate)} in {name}" for name, rate in scores.domains.items()]
+    skills = f"; its accuracy is {listing(accuracy)}" if accuracy else ""
+    return (
+        f"{_quoted(inputs.winner)}{merged} declined {_rate(scores.refusal)} of {scores.refusal.n} unsafe "
+        f"test prompts and {_rate(scores.over_refusal)} of {scores.over_refusal.n} harmless "
+        f"ones{judge}{skills}."
+    )
+
+
+def _how_it_compares(inputs: ReportInputs) -> str:
+    clauses = []
+    for baseline, role in ((UNIFORM, "the uniform merge"), (inputs.aligned_parent, "its aligned parent")):
+        if baseline is None or baseline == inputs.winner or baseline not in inputs.results.models:
+            continue
+        pair = (inputs.winner, baseline)
+        made = [row for row in inputs.results.comparisons if (row.model, row.baseline) == pair]
+        if made:
+            clauses.append(f"against {role} {_quoted(baseline)} it is {_grouped(made)}")
+        else:
+            clauses.append(f"it was not compared with {role} {_quoted(baseline)}")
+    if not clauses:
+        return "It was compared with no other model."
+    return "Prompt by prompt, " + "; ".join(clauses) + "."
+
+
+def _grouped(comparisons: Sequence[Comparison]) -> str:
+    phrases = {"better": "better on", "worse": "worse on", "not resolved": "not resolved from it on"}
+    groups = []
+    for outcome, phrase in phrases.items():
+        members = [
+            f"{measure_name(row.measure)} ({points(row.difference)} points)"
+            for row in comparisons
+            if row.verdict == outcome
+        ]
+        if members:
+            groups.append(f"{phrase} {listing(members)}")
+    return ", ".join(groups)
+
+
+def _rate(rate: Rate) -> str:
+    return f"{percent(rate.rate)} ({interval(rate)})"
+
+
+def _quoted(name: str) -> str:
+    return f"“{name}”"
