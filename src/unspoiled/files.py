@@ -53,6 +53,11 @@ def write_json_atomic(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_jsonl_atomic(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write `rows` as JSON lines, all or nothing."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def fsync_directory(directory: Path) -> None:
     """Flush a directory's entries (names, not contents) to the disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unspoiled.errors import DataError
-from unspoiled.files import read_jsonl, write_jsonl
+from unspoiled.files import read_jsonl, write_jsonl_atomic
 
 Split = Literal["search", "selection"]
 
@@ -91,7 +91,7 @@ def split_of(prompt: str, selection_share: float) -> Split:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON lines, all or nothing."""
-    write_jsonl(path, [asdict(row) for row in rows])
+    write_jsonl_atomic(path, [asdict(row) for row in rows])
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from unspoiled.data import TestPrompt
 from unspoiled.errors import DataError
 from unspoiled.evaluate._results import ModelScores, Rate
-from unspoiled.files import read_jsonl, write_jsonl
+from unspoiled.files import read_jsonl, write_jsonl_atomic
 from unspoiled.guards import Guard
 from unspoiled.inference import Exchange, Prompt, TransformersBackend
 
@@ -157,7 +157,7 @@ def paired_outcomes(outcomes: Sequence[Outcome]) -> dict[str, list[bool]]:
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write outcomes as JSON lines, all or nothing."""
-    write_jsonl(path, [vars(outcome) for outcome in outcomes])
+    write_jsonl_atomic(path, [vars(outcome) for outcome in outcomes])
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
