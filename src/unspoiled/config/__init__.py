@@ -11,9 +11,9 @@ from unspoiled.config._recipe import (
     read_recipe,
     resolve,
 )
+from unspoiled.config._write import dump_yaml
 from unspoiled.config._yaml import (
     Document,
-    dump_yaml,
     json_schema,
     load_yaml,
     load_yaml_documents,
