@@ -24,9 +24,9 @@ from unspoiled.config._run import (
     as_plain,
     read_run_config,
 )
+from unspoiled.config._write import dump_yaml
 from unspoiled.config._yaml import (
     Document,
-    dump_yaml,
     json_schema,
     load_yaml,
     load_yaml_documents,
@@ -35,12 +35,22 @@ from unspoiled.config._yaml import (
 )
 
 __all__ = [
+    "BunchConfig",
     "Document",
+    "DomainConfig",
+    "EvaluateConfig",
+    "ExpertConfig",
     "FilteredValue",
+    "GenerateConfig",
+    "MergeConfig",
     "ModelEntry",
     "ParameterValue",
     "Recipe",
+    "RunConfig",
+    "RuntimeConfig",
+    "SearchConfig",
     "Tokenizer",
+    "as_plain",
     "count_layers",
     "dump_yaml",
     "json_schema",
@@ -50,6 +60,7 @@ __all__ = [
     "load_yaml_file",
     "parse_recipe",
     "read_recipe",
+    "read_run_config",
     "resolve",
     "validate",
 ]

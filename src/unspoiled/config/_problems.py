@@ -102,7 +102,11 @@ def _problem(item: Any, model: type[BaseModel], value: Any) -> tuple[KeyPath, st
     if kind == "string_type" and isinstance(here, int | float):
         return path, "must be text: put quotes around it", _got(here)
     if kind in _MESSAGES:
-        return path, _MESSAGES[kind].format(**context), _got(here)
+        return (
+            path,
+            _MESSAGES[kind].format(**{key: _short(bound) for key, bound in context.items()}),
+            _got(here),
+        )
     message = item["msg"][:1].lower() + item["msg"][1:]
     return path, message, _got(here) if message.startswith("must be ") else ""
 
@@ -120,6 +124,10 @@ def _got(value: Any) -> str:
     return f" (got {shown if len(shown) <= 80 else shown[:76] + '...' + shown[-1]})"
 
 
+def _short(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
 def _suggestion(word: str, choices: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word, list(choices), n=1)
     return close[0] if close else None
@@ -127,6 +135,8 @@ def _suggestion(word: str, choices: Iterable[str]) -> str | None:
 
 def _choices(expected: str, here: Any) -> tuple[str, str]:
     words = re.findall(r"'([^']*)'", expected)
+    if " or " not in expected:
+        expected = " or ".join(expected.rsplit(", ", 1))
     guess = _suggestion(here, words) if isinstance(here, str) else None
     got = _got(here)
     return f"must be {expected}", f"{got[:-1]}; did you mean {guess!r}?)" if guess else got

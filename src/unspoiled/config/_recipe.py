@@ -16,7 +16,8 @@ from pydantic import (
     field_validator,
 )
 
-from unspoiled.config._yaml import dump_yaml, load_yaml_documents, read_text, validate
+from unspoiled.config._write import dump_yaml
+from unspoiled.config._yaml import load_yaml_documents, read_text, validate
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -123,10 +124,12 @@ def _interpolate(entries: list[float], layer: int | None, layers: int) -> float:
     if layers == 1:
         return entries[last]
     index, remainder = divmod(layer * last, layers - 1)
-    if remainder == 0 or entries[index] == entries[index + 1]:
+    if remainder == 0:
         return entries[index]
+    left, right = entries[index], entries[index + 1]
     fraction = remainder / (layers - 1)
-    return (1 - fraction) * entries[index] + fraction * entries[index + 1]
+    value = (1 - fraction) * left + fraction * right
+    return min(max(value, min(left, right)), max(left, right))  # rounding may step one ulp outside
 
 
 class ModelEntry(_Frozen):

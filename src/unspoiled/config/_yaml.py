@@ -1,9 +1,8 @@
-"""YAML as this package reads and writes it: plain values, every key's line number, and no surprises.
+"""YAML as this package reads it: plain values, every key's line number, and no surprises.
 
 The reading rules are YAML 1.2's core schema with less in it: `1e-3` is a number; only `true` and `false` are
 booleans; dates, `yes`, `0x1F` and `0o17` stay text; anchors, aliases, tags, duplicate keys, keys that aren't
-text and numbers that aren't finite are refused. What is written means the same to YAML 1.1 readers (PyYAML,
-and so mergekit) and to 1.2 readers.
+text and numbers that aren't finite are refused.
 """
 
 import json
@@ -25,7 +24,7 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 
-_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _INTEGER = re.compile(r"[-+]?[0-9]+", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS = {word: meaning for text, meaning in (("true", True), ("false", False), ("null", None))
@@ -88,7 +87,7 @@ class _Loader(yaml.SafeLoader):
             shown = tag.replace("tag:yaml.org,2002:", "!!")
             raise self.refuse(
                 event.start_mark,
-                f"tags are not read (got {shown!r}): remove it, or put quotes around text that starts with '!'",
+                f"tags are not read (got {shown!r}): remove it, or put quotes around text like it",
             )
         if self.depth == MAX_DEPTH:
             raise self.refuse(event.start_mark, f"nested more than {MAX_DEPTH} deep: flatten it")
@@ -132,7 +131,7 @@ class _Loader(yaml.SafeLoader):
             return self.text(node)
         if text in _WORDS:
             return _WORDS[text]
-        number = float(text) if _NUMBER.fullmatch(text) else None
+        number = float(text) if NUMBER.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
             raise self.refuse(
                 node.start_mark, f"{text[:40]!r} is not a finite number: write an ordinary number"
@@ -141,11 +140,12 @@ class _Loader(yaml.SafeLoader):
             return self.text(node)
         if not _INTEGER.fullmatch(text):
             return number
-        if abs(number) >= 2.0**64:
+        whole = int(text)
+        if abs(whole) >= 2**64:
             raise self.refuse(
                 node.start_mark, f"{text[:40]!r} needs more than 64 bits: write it with a decimal point"
             )
-        return int(text)
+        return whole
 
     def text(self, node: Any) -> str:
         try:  # joins the escaped surrogate pairs that JSON writers make of one character
@@ -175,6 +175,7 @@ def load_yaml(text: str, *, source: str) -> Document:
 def load_yaml_documents(text: str, *, source: str) -> list[Document]:
     """Read `text`, which holds one or more YAML documents separated by `---`, by the rules of `load_yaml`."""
     documents: list[Document] = []
+    loader = None
     try:
         loader = _Loader(text, source)
         while loader.check_node():
@@ -186,12 +187,19 @@ def load_yaml_documents(text: str, *, source: str) -> list[Document]:
         line = mark.line + 1 if mark else 1
         raise ConfigError(
             f"{source}:{line}: not valid YAML: {error.problem or error.context}: check the indentation "
-            "(spaces, no tabs), and put quotes around text that holds ': ' or starts with a sign such as * & !"
+            "(spaces, no tabs), and put quotes around text that holds ': ' or starts with a sign such as * !"
         ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
             f"{source}:{line}: the character {chr(error.character)!r} is not allowed: remove it"
+        ) from None
+    except (
+        ValueError
+    ) as error:  # PyYAML's own conversions: an escape beyond Unicode, a version number of a mile
+        line = loader.line + 1 if loader else 1
+        raise ConfigError(
+            f"{source}:{line}: not valid YAML: {error}: correct it, or put quotes around it"
         ) from None
     if not documents or documents[0].value is None:
         raise ConfigError(f"{source}:1: empty: nothing but comments or blank lines is in it")
@@ -249,42 +257,3 @@ def validate(model: type[Model], document: Document, *, at: KeyPath = ()) -> Mod
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of `model`, by which editors complete and check a YAML file as it is typed."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's writer, with list items indented under their key and nothing written as an alias."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
-        super().increase_indent(flow, False)
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        return True
-
-
-def _represent_list(dumper: yaml.SafeDumper, items: Any) -> yaml.Node:
-    flow = not any(isinstance(item, dict | list | tuple) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = "|" if "\n" in text and text.isprintable() is False else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(list, _represent_list)
-_Dumper.add_representer(tuple, _represent_list)
-_Dumper.add_representer(str, _represent_text)
-# PyYAML quotes text that YAML 1.1 would read as a number; this adds what 1.2 would, such as '1e-3' and '08'.
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"(?:{_NUMBER.pattern})$"), list("-+.0123456789")
-)
-
-
-def dump_yaml(value: Any) -> str:
-    """Write plain values as YAML: keys in their order, lists of scalars in brackets, long text as a block.
-
-    `load_yaml` gives back an equal value (floats to the last bit); so does a YAML 1.1 reader.
-    """
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100
-    )

@@ -12,12 +12,14 @@ from unspoiled.inference._protocols import (
     Scorer,
     silent,
 )
+from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
 __all__ = [
     "ChatTemplate",
     "Exchange",
     "Generator",
+    "LiveBunch",
     "Progress",
     "Prompt",
     "ResponseScore",

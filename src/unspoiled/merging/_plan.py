@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, open_model
+from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, OutputLayout, open_model, output_layout
 from unspoiled.config import Recipe, count_layers, layer_index
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._method import Parameter, get_method
@@ -38,10 +38,19 @@ class Models:
         )
 
     @cached_property
+    def output(self) -> OutputLayout:
+        """The tensors of a merge of these models."""
+        return output_layout(self.sources.values())
+
+    @cached_property
     def layers(self) -> dict[str, int | None]:
-        """The layer of every tensor name, None for embeddings, the final norm and the head."""
-        names = {name for source in self.sources.values() for name in source.tensors}
-        return {name: layer_index(name) for name in names}
+        """The layer of every tensor of a merge, None for embeddings, the final norm and the head."""
+        return {name: layer_index(name) for name in self.output.shapes}
+
+    @cached_property
+    def layer_count(self) -> int:
+        """The number of layers of the architecture."""
+        return count_layers(self.output.shapes)
 
 
 class MergePlan:
@@ -71,8 +80,9 @@ class MergePlan:
             raise ConfigError(f"the recipe names no model to merge by {self.method.name!r}: add one to `models`.")
         self._inputs = [models.sources[model] for _, model in self._entries]
         self.reference = self._base or self._inputs[0]
+        self.output = models.output
         self._layers = models.layers
-        self._layer_count = count_layers(self.reference.tensors)
+        self._layer_count = models.layer_count
         self._require_known_parameters()
         self._require_same_tensors()
         self._merge_values = {p.name: self._value(p, None, "") for p in self.method.parameters if p.scope == "merge"}
@@ -81,7 +91,7 @@ class MergePlan:
     @cached_property
     def names(self) -> list[str]:
         """The output's tensor names, sorted."""
-        return sorted(self.reference.tensors)
+        return list(self.output.shapes)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -93,10 +103,6 @@ class MergePlan:
         for info in self.reference.tensors.values():
             sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
         return max(sizes, key=lambda dtype: sizes[dtype])
-
-    def layout(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Return the output's dtype and shape by tensor name."""
-        return {name: (self.dtype, self.reference.tensors[name].shape) for name in self.names}
 
     def is_common(self, name: str) -> bool:
         """Say whether every input holds the same tensor and the method passes it through unchanged."""
@@ -161,16 +167,17 @@ class MergePlan:
                     raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
 
     def _require_same_tensors(self) -> None:
-        wanted = self.reference.tensors
-        for (_, label), source in zip(self._entries, self._inputs, strict=True):
-            if source.directory == self.reference.directory:
-                continue
-            missing, extra = sorted(wanted.keys() - source.tensors), sorted(source.tensors.keys() - wanted)
-            shapes = sorted(n for n in wanted.keys() & source.tensors if wanted[n].shape != source.tensors[n].shape)
-            if missing or extra or shapes:
+        wanted = self.output.shapes
+        sources = [*zip([label for _, label in self._entries], self._inputs, strict=True)]
+        if self._base is not None and self.recipe.base_model is not None:
+            sources.append((self.recipe.base_model, self._base))
+        for label, source in sources:
+            missing = sorted(wanted.keys() - source.tensors.keys() - source.checkpoint.aliases.keys())
+            shapes = sorted(n for n in wanted.keys() & source.tensors if wanted[n] != source.tensors[n].shape)
+            if missing or shapes:
                 raise PreflightError(
-                    f"{label!r} does not fit {str(self.reference.ref)!r}: missing tensors {missing[:5]}, extra "
-                    f"tensors {extra[:5]}, other shapes {shapes[:5]}. Merge models of one architecture and vocabulary."
+                    f"{label!r} does not fit the other models: it lacks the tensors {missing[:5]} and has other "
+                    f"shapes for {shapes[:5]}. Merge models of one architecture and vocabulary."
                 )
 
 

@@ -28,10 +28,11 @@ class LiveModel:
     def __init__(self, model: nn.Module, models: Models) -> None:
         self.model = model
         self.models = models
+        if not models.output.tied:
+            _untie(model)
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._holds: dict[str, object] = {}
-        names = {name for source in models.sources.values() for name in source.tensors}
-        strangers = sorted(names - self._parameters.keys() - dict(model.named_buffers()).keys())
+        strangers = sorted(models.output.shapes.keys() - self._parameters.keys() - dict(model.named_buffers()).keys())
         if strangers:
             raise PreflightError(
                 f"{len(strangers)} checkpoint tensors have no parameter of their name in "
@@ -52,8 +53,15 @@ class LiveModel:
     @torch.no_grad()
     def take_model(self, source: ModelSource) -> None:
         """Put the weights of one model, with its adapter, into the model in place."""
-        for name in source.tensors:
+        for name in self.models.output.shapes:
             common = ("common", str(source.directory), name) if source.delta(name) is None else None
             if common is None or self._holds.get(name) != common:
                 self._parameters[name].copy_(dense_weights(source, name))
             self._holds[name] = common
+
+
+def _untie(model: nn.Module) -> None:
+    """Give a tied output head weights of its own, as one untied model of a bunch unties the merge."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
+    if head.weight is embedding.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())

@@ -15,6 +15,7 @@ from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._plan import MergePlan, Models
 
 _SHARD_SIZE = 5_000_000_000
+_SMALL_FILES = 50_000_000  # room for the tokenizer, configs and card beside the weights, in bytes
 
 
 def merge_to_directory(
@@ -22,6 +23,7 @@ def merge_to_directory(
     models: Models,
     destination: Path,
     *,
+    tokenizer: Path | None = None,
     chat_template: str | None = None,
     files: dict[str, str] | None = None,
     shard_size: int = _SHARD_SIZE,
@@ -36,7 +38,8 @@ def merge_to_directory(
         recipe: What to merge.
         models: The opened models that the recipe names.
         destination: A directory that is absent, empty, or an earlier output of this function.
-        chat_template: Replaces the reference model's template.
+        tokenizer: The directory to take the tokenizer from; the recipe's choice by default.
+        chat_template: The merged model's template; the recipe's, else the tokenizer's own, by default.
         files: More text files to publish with the checkpoint, by name (the model card).
         shard_size: Largest size of one safetensors file, in bytes.
         threads: Tensors in flight.
@@ -47,10 +50,9 @@ def merge_to_directory(
         ResourceError: The disk has too little room.
     """
     plan = MergePlan(recipe, models)
-    layout = plan.layout()
-    size = sum(torch.empty(0, dtype=dtype).element_size() * _count(shape) for dtype, shape in layout.values())
-    check_free_space(destination.parent, int(size * 1.02) + 50_000_000)
+    check_free_space(destination.parent, plan.output.nbytes(plan.dtype) + _SMALL_FILES)
     with staged_directory(destination) as staging:
+        layout = plan.output.with_dtype(plan.dtype)
         with CheckpointWriter(staging, layout, shard_size=shard_size) as writer, ThreadPoolExecutor(threads) as pool:
             done = 0
             for name, tensor in pool.map(lambda name: (name, _checked(plan, models, name)), plan.names):
@@ -62,8 +64,10 @@ def merge_to_directory(
             source=plan.reference,
             dtype=plan.dtype,
             recipe_yaml=recipe.to_yaml(),
-            chat_template=chat_template,
-            extra=files or {},
+            chat_template=chat_template if chat_template is not None else _own_template(recipe),
+            extra=files,
+            tie_word_embeddings=plan.output.tied,
+            tokenizer=tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory,
         )
 
 
@@ -83,5 +87,6 @@ def _checked(plan: MergePlan, models: Models, name: str) -> torch.Tensor:
     return merged.to(plan.dtype)
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
+
+def _own_template(recipe: Recipe) -> str | None:
+    return None if recipe.chat_template == "auto" else recipe.chat_template

@@ -1,0 +1,60 @@
+"""One model in memory that writes and scores as any model of a bunch, or as any recipe of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from unspoiled.checkpoints import ModelSource
+from unspoiled.config import Recipe
+from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._load import load_chat_template, load_model
+from unspoiled.inference.transformers import TransformersBackend
+from unspoiled.merging import LiveModel, Models
+
+
+class LiveBunch:
+    """The models of a bunch behind one set of weights in memory.
+
+    Args:
+        models: The opened models, all of one architecture and vocabulary.
+        reference: The model whose config builds the module (the base).
+        merged_template: The directory whose tokenizer and chat template merged models use (the safety
+            expert's).
+        dtype: The dtype of the weights in memory; with the recipes' output dtype, the weights are those that
+            a merge to disk would write.
+        device: A torch device.
+        batch_size: Most sequences generated at once.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        reference: ModelSource,
+        *,
+        merged_template: Path,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        batch_size: int = 48,
+    ) -> None:
+        self._module = load_model(reference.directory, dtype=dtype, device=device)
+        self.live = LiveModel(self._module, models)
+        self._merged_template = merged_template
+        self._batch_size = batch_size
+        self._templates: dict[Path, ChatTemplate] = {}
+
+    def take_model(self, source: ModelSource) -> TransformersBackend:
+        """Become one model, under its own chat template."""
+        self.live.take_model(source)
+        return self._backend(source.tokenizer_directory)
+
+    def take_recipe(self, recipe: Recipe) -> TransformersBackend:
+        """Become the merge of a recipe, under the merged model's chat template."""
+        self.live.take_recipe(recipe)
+        return self._backend(self._merged_template)
+
+    def _backend(self, directory: Path) -> TransformersBackend:
+        if directory not in self._templates:
+            self._templates[directory] = load_chat_template(directory)
+        return TransformersBackend(self._module, self._templates[directory], batch_size=self._batch_size)
