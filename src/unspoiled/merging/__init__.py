@@ -4,13 +4,14 @@ from unspoiled.merging import linear as _linear
 from unspoiled.merging import task_arithmetic as _task_arithmetic
 from unspoiled.merging._method import Method, MergeFunction, Parameter, get_method, method, methods
 from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights, add_scaled, sum_scaled
-from unspoiled.merging._plan import MergePlan, Models
+from unspoiled.merging._plan import DTYPES, MergePlan, Models
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import merge_to_directory
 
 del _linear, _task_arithmetic
 
 __all__ = [
+    "DTYPES",
     "AdaptedTensor",
     "Delta",
     "DenseDelta",

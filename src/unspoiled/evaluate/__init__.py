@@ -1,0 +1,36 @@
+"""Measuring models on prompts that nothing else of a run touched, with the statistics that the numbers need."""
+
+from unspoiled.evaluate._outcomes import (
+    Outcome,
+    TestSets,
+    is_correct,
+    measure,
+    paired_outcomes,
+    read_outcomes,
+    require_same_prompts,
+    scores,
+    write_outcomes,
+)
+from unspoiled.evaluate._results import Comparison, ModelScores, Rate, Results, compare
+from unspoiled.evaluate._statistics import holm, mcnemar, smallest_resolvable_difference, wilson
+
+__all__ = [
+    "Comparison",
+    "ModelScores",
+    "Outcome",
+    "Rate",
+    "Results",
+    "TestSets",
+    "compare",
+    "holm",
+    "is_correct",
+    "mcnemar",
+    "measure",
+    "paired_outcomes",
+    "read_outcomes",
+    "require_same_prompts",
+    "scores",
+    "smallest_resolvable_difference",
+    "wilson",
+    "write_outcomes",
+]

@@ -1,0 +1,40 @@
+"""The stages of a run, each cached by the hash of what went in: the Python API of the tool.
+
+```python
+from pathlib import Path
+from unspoiled.config import read_run_config
+from unspoiled.pipeline import run
+
+outcome = run(read_run_config(Path("run.yaml")))
+print(outcome.results.models["evolve"].refusal)
+```
+"""
+
+from unspoiled.pipeline._bunch import Bunch, open_bunch
+from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._evaluate import evaluate, report, stage_seconds, write_merged
+from unspoiled.pipeline._generate import generate, yields
+from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
+from unspoiled.pipeline._search import SearchResult, search
+
+__all__ = [
+    "STAGES",
+    "Bunch",
+    "RunDirectory",
+    "RunOutcome",
+    "SearchResult",
+    "Stage",
+    "Unwatched",
+    "Watcher",
+    "evaluate",
+    "generate",
+    "open_bunch",
+    "open_run",
+    "report",
+    "run",
+    "search",
+    "stage_seconds",
+    "write_merged",
+    "yields",
+]

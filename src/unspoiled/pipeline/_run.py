@@ -1,0 +1,92 @@
+"""One command from a bunch of experts to a measured merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from unspoiled.config import RunConfig, as_plain
+from unspoiled.evaluate import Results
+from unspoiled.pipeline._bunch import Bunch, open_bunch
+from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._evaluate import evaluate, report, write_merged
+from unspoiled.pipeline._generate import generate
+from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._search import search
+
+Stage = Literal["generate", "search", "merge", "evaluate", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run came to.
+
+    Args:
+        directory: The run directory.
+        results: What was measured; None if the run stopped before.
+        winner: The strategy whose merge was written; None if the run stopped before.
+        report: The report's path; None if the run stopped before.
+    """
+
+    directory: Path
+    results: Results | None = None
+    winner: str | None = None
+    report: Path | None = None
+
+
+def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
+    """Return the run directory of a bunch's config, to be entered as a context manager.
+
+    What the machine is (`runtime`) and where the directory lies are not part of a run's identity.
+    """
+    identity = {key: value for key, value in as_plain(bunch.config).items() if key not in {"runtime", "output"}}
+    return RunDirectory(
+        bunch.config.output_directory, config=identity, inputs=bunch.fingerprints(), fresh=fresh
+    )
+
+
+def run(
+    config: RunConfig,
+    *,
+    until: Stage = "report",
+    fresh: bool = False,
+    command: str = "unspoiled run",
+    watcher: Watcher | None = None,
+) -> RunOutcome:
+    """Take a bunch of experts to one measured merge; what is there already is kept.
+
+    Args:
+        config: The run's config.
+        until: The last stage to do.
+        fresh: Discard an earlier run in the same directory.
+        command: What the report tells a reader to type.
+        watcher: Is told how it goes.
+
+    Raises:
+        UnspoiledError: See the stages; the run directory then holds every finished step.
+    """
+    watcher = watcher or Unwatched()
+    watcher.begin("preflight")
+    bunch = open_bunch(config)
+    watcher.note(bunch.report.summary)
+    for warning in bunch.report.warnings:
+        watcher.note(f"warning: {warning}")
+    last = STAGES.index(until)
+    directory = config.output_directory
+    with open_run(bunch, fresh=fresh) as opened:
+        rows = generate(bunch, opened, watcher)
+        if last < STAGES.index("search"):
+            return RunOutcome(directory)
+        found = search(bunch, opened, rows, watcher)
+        if last < STAGES.index("merge"):
+            return RunOutcome(directory, winner=found.winner)
+        write_merged(bunch, opened, found, watcher)
+        if last < STAGES.index("evaluate"):
+            return RunOutcome(directory, winner=found.winner)
+        results = evaluate(bunch, opened, found, watcher)
+        if last < STAGES.index("report"):
+            return RunOutcome(directory, results, found.winner)
+        page = report(bunch, opened, found, results, command, watcher)
+        return RunOutcome(directory, results, found.winner, page)
