@@ -138,9 +138,7 @@ def read_jsonl(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
                 _truncate(path, start, removed=len(data) - start, line=number)
                 break
             if row is None:
-                raise DataError(
-                    f"{path}:{number}: not a JSON object: {_excerpt(line)}. Correct or remove this line."
-                )
+                raise DataError(f"{path}:{number}: not a JSON object: {_excerpt(line)}. Correct or remove this line.")
             rows.append(row)
         start += len(line) + 1
     return rows

@@ -93,4 +93,3 @@ def split_objective(rows: Sequence[Row], split: str, alpha: float) -> Objective:
         expert=[row for row in chosen if row.set == "expert"],
         alpha=alpha,
     )
-

@@ -104,9 +104,7 @@ def open_adapter(directory: Path, base: Checkpoint) -> Adapter:
             or shapes that don't fit. The message names file and key.
     """
     if not (directory / ADAPTER_CONFIG_NAME).exists():
-        raise CheckpointError(
-            f"{directory} has no {ADAPTER_CONFIG_NAME}. Give the directory of a PEFT LoRA adapter."
-        )
+        raise CheckpointError(f"{directory} has no {ADAPTER_CONFIG_NAME}. Give the directory of a PEFT LoRA adapter.")
     config = read_json(directory, ADAPTER_CONFIG_NAME)
     check_adapter_config(directory / ADAPTER_CONFIG_NAME, config)
     if not (directory / ADAPTER_WEIGHTS_NAME).exists():
@@ -174,27 +172,17 @@ def _pair_factors(
     unmatched: list[str] = []
     for (module, embedding), pair in sorted(factors.items()):
         if pair.keys() != {"A", "B"}:
-            raise CheckpointError(
-                f"{file}: module {module!r} has only one of its two LoRA factors. Save it again."
-            )
+            raise CheckpointError(f"{file}: module {module!r} has only one of its two LoRA factors. Save it again.")
         name = _target(module, base)
         if name is None:
             unmatched.append(module)
             continue
         _refuse_tied(file, name, base)
         if name in pairs:
-            raise CheckpointError(
-                f"{file}: two modules, {pairs[name].module!r} and {module!r}, both change {name!r}."
-            )
-        pairs[name] = _checked_pair(
-            file, _Pair(module, embedding, pair["B"], pair["A"], base.tensors[name].shape)
-        )
+            raise CheckpointError(f"{file}: two modules, {pairs[name].module!r} and {module!r}, both change {name!r}.")
+        pairs[name] = _checked_pair(file, _Pair(module, embedding, pair["B"], pair["A"], base.tensors[name].shape))
     if unmatched or not pairs:
-        what = (
-            f"modules that {base.directory} doesn't have: {listed(unmatched)}"
-            if unmatched
-            else "no LoRA factor"
-        )
+        what = f"modules that {base.directory} doesn't have: {listed(unmatched)}" if unmatched else "no LoRA factor"
         raise CheckpointError(f"{file} changes {what}. The adapter was made for another base; name that one.")
     return pairs
 
@@ -244,9 +232,7 @@ def _checked_pair(file: Path, pair: _Pair) -> _Pair:
             "one."
         )
     if not (pair.a.dtype.is_floating_point and pair.b.dtype.is_floating_point):
-        raise CheckpointError(
-            f"{file}: module {pair.module!r} has factors in {pair.a.dtype}, not in floating point."
-        )
+        raise CheckpointError(f"{file}: module {pair.module!r} has factors in {pair.a.dtype}, not in floating point.")
     return pair
 
 
@@ -261,9 +247,7 @@ def _scale(file: Path, config: Mapping[str, Any], pair: _Pair) -> float:
             "Config and weights are of different adapters; save the adapter again."
         )
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise CheckpointError(
-            f"{file}: module {pair.module!r} has lora_alpha {alpha!r}, which is not a number."
-        )
+        raise CheckpointError(f"{file}: module {pair.module!r} has lora_alpha {alpha!r}, which is not a number.")
     return alpha / (sqrt(stored) if config.get("use_rslora") else stored)
 
 

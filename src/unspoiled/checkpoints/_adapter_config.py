@@ -38,9 +38,7 @@ _REFUSED = {
 
 _PLAIN_INITIALISATIONS = (True, False, None, "gaussian", "eva")
 
-_WAY_OUT = (
-    "Merge it into its base with PEFT's merge_and_unload, save the result, and use that as a full checkpoint."
-)
+_WAY_OUT = "Merge it into its base with PEFT's merge_and_unload, save the result, and use that as a full checkpoint."
 
 
 def check_adapter_config(file: Path, config: Mapping[str, Any]) -> None:
@@ -53,9 +51,7 @@ def check_adapter_config(file: Path, config: Mapping[str, Any]) -> None:
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(
-            f"{file}: peft_type is {kind!r}; only 'LORA' adapters can be merged. {_WAY_OUT}"
-        )
+        raise CheckpointError(f"{file}: peft_type is {kind!r}; only 'LORA' adapters can be merged. {_WAY_OUT}")
     reasons = [f"{option} ({reason})" for option, reason in _REFUSED.items() if config.get(option)]
     if config.get("bias", "none") != "none":
         reasons.append(f"bias={config['bias']!r} (biases of the base were trained)")
@@ -72,9 +68,7 @@ def check_adapter_config(file: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{file}: not supported: {'; '.join(reasons)}. {_WAY_OUT}")
     for option in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(option) or {}, dict):
-            raise CheckpointError(
-                f"{file}: {option} is {config[option]!r}, not a map from module names to numbers."
-            )
+            raise CheckpointError(f"{file}: {option} is {config[option]!r}, not a map from module names to numbers.")
 
 
 def pattern_value(file: Path, config: Mapping[str, Any], option: str, module: str, default: object) -> object:
@@ -87,7 +81,5 @@ def pattern_value(file: Path, config: Mapping[str, Any], option: str, module: st
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except re.error as error:
-            raise CheckpointError(
-                f"{file}: {option} has {pattern!r}, not a regular expression ({error})."
-            ) from error
+            raise CheckpointError(f"{file}: {option} has {pattern!r}, not a regular expression ({error}).") from error
     return default

@@ -100,9 +100,7 @@ def merged_config(
         result = {key: value for key, value in section.items() if key not in dropped}
         if top or "dtype" in section or "torch_dtype" in section:
             # transformers 5 writes "dtype" and reads both; up to 4.55 it knows "torch_dtype" only.
-            result["torch_dtype" if "torch_dtype" in section and "dtype" not in section else "dtype"] = (
-                dtype_name
-            )
+            result["torch_dtype" if "torch_dtype" in section and "dtype" not in section else "dtype"] = dtype_name
         if tie_word_embeddings is not None and (top or "tie_word_embeddings" in section):
             result["tie_word_embeddings"] = tie_word_embeddings
         if isinstance(section.get("text_config"), Mapping):
@@ -139,8 +137,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         records = {
-            name: FileRecord(int(entry["size"]), str(entry["sha256"]))
-            for name, entry in content["files"].items()
+            name: FileRecord(int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()
         }
         return Manifest(str(content["tool"]).removeprefix("unspoiled "), MappingProxyType(records))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -167,9 +164,7 @@ def verify_manifest(directory: Path) -> None:
     if strange:
         problems.append(f"weights that weren't written with it: {listed(strange)}")
     if problems:
-        raise CheckpointError(
-            f"{directory} is not as it was written: {'; '.join(problems)}. Merge or copy it again."
-        )
+        raise CheckpointError(f"{directory} is not as it was written: {'; '.join(problems)}. Merge or copy it again.")
 
 
 def _copy(source: Path, staging: Path, name: str) -> None:

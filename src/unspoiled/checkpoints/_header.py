@@ -77,9 +77,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             raise _damaged(file, f"it has {total} bytes and no header")
         length = int.from_bytes(prefix, "little")
         if length > MAX_HEADER_BYTES:
-            raise _damaged(
-                file, f"it declares a header of {length} bytes, over the limit of {MAX_HEADER_BYTES}"
-            )
+            raise _damaged(file, f"it declares a header of {length} bytes, over the limit of {MAX_HEADER_BYTES}")
         if 8 + length > total:
             raise _damaged(file, f"it declares a header of {length} bytes and has {total} bytes in all")
         entries = _parse_json(file, stream.read(length))
@@ -133,9 +131,7 @@ def _check_entry(file: Path, name: str, entry: object) -> tuple[torch.dtype, tup
         raise _damaged(file, f"tensor {name!r} has the impossible shape {shape!r}")
     expected = prod(shape) * DTYPES[dtype].itemsize
     if end - begin != expected:
-        raise _damaged(
-            file, f"tensor {name!r} of shape {shape!r} in {dtype} takes {expected} bytes, not {end - begin}"
-        )
+        raise _damaged(file, f"tensor {name!r} of shape {shape!r} in {dtype} takes {expected} bytes, not {end - begin}")
     return DTYPES[dtype], tuple(shape), begin, end
 
 

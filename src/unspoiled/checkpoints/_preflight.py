@@ -97,9 +97,7 @@ def preflight(
                     "the merge takes the base's, which may cost skill in long contexts"
                 )
             if bool(expert.checkpoint.aliases) != bool(base.checkpoint.aliases):
-                warnings.append(
-                    f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied"
-                )
+                warnings.append(f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied")
         vocabulary, other = _tokenizer_findings(name, base, expert)
         problems += vocabulary
         warnings += other
@@ -113,8 +111,7 @@ def preflight(
         )
     if (available := _available_memory()) is not None and available < memory:
         warnings.append(
-            f"a live merge takes about {memory / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are "
-            "available"
+            f"a live merge takes about {memory / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are available"
         )
     parameters = sum(prod(shape) for shape in layout.shapes.values())
     return PreflightReport(tuple(problems), tuple(warnings), disk, memory, parameters)
@@ -178,10 +175,7 @@ def _tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tu
     except CheckpointError as error:
         return [], [f"expert {name!r}: its tokenizer could not be compared with the base's: {error}"]
     return (
-        [
-            f"expert {name!r}: the tokenizer differs from the base's: {difference}"
-            for difference in vocabulary
-        ],
+        [f"expert {name!r}: the tokenizer differs from the base's: {difference}" for difference in vocabulary],
         [f"expert {name!r}: differs from the base in {difference}" for difference in rest],
     )
 

@@ -57,9 +57,7 @@ class Checkpoint:
         """
         info = self.tensors.get(self.aliases.get(name, name))
         if info is None:
-            raise CheckpointError(
-                f"{self.directory} has no tensor {name!r}. Run `unspoiled check` on the inputs."
-            )
+            raise CheckpointError(f"{self.directory} has no tensor {name!r}. Run `unspoiled check` on the inputs.")
         return self._files.read(info)
 
     def fingerprint(self) -> str:
@@ -121,9 +119,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     files = MappedFiles()
     aliases = _tied(config, tensors, files)
     stored = {name: info for name, info in sorted(tensors.items()) if name not in aliases}
-    return Checkpoint(
-        directory, MappingProxyType(config), MappingProxyType(stored), MappingProxyType(aliases), files
-    )
+    return Checkpoint(directory, MappingProxyType(config), MappingProxyType(stored), MappingProxyType(aliases), files)
 
 
 def _tied(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], files: MappedFiles) -> dict[str, str]:
@@ -186,12 +182,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if not (directory / "config.json").exists():
         if (directory / "adapter_config.json").exists():
             raise CheckpointError(
-                f"{directory} is a LoRA adapter, not a full model. Write it behind its base: "
-                f"BASE+{directory.name}."
+                f"{directory} is a LoRA adapter, not a full model. Write it behind its base: BASE+{directory.name}."
             )
-        raise CheckpointError(
-            f"{directory} has no config.json. Give the directory of a Hugging Face checkpoint."
-        )
+        raise CheckpointError(f"{directory} has no config.json. Give the directory of a Hugging Face checkpoint.")
     config = read_json(directory, "config.json")
     tokenizer_has_code = (directory / "tokenizer_config.json").exists() and bool(
         read_json(directory, "tokenizer_config.json").get("auto_map")
@@ -223,16 +216,12 @@ def _weight_files(directory: Path) -> dict[Path, set[str] | None]:
         return {safe_path(directory, WEIGHTS_NAME): None}
     weight_map = read_json(directory, INDEX_NAME).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(
-            f"{directory / INDEX_NAME} has no weight_map of file names. Get the file again."
-        )
+        raise CheckpointError(f"{directory / INDEX_NAME} has no weight_map of file names. Get the file again.")
     files: dict[Path, set[str] | None] = {}
     for file_name in sorted(set(weight_map.values())):
         path = safe_path(directory, file_name)
         if not path.is_file():
-            raise CheckpointError(
-                f"{directory / INDEX_NAME} names {file_name!r}, which is missing. Get the file."
-            )
+            raise CheckpointError(f"{directory / INDEX_NAME} names {file_name!r}, which is missing. Get the file.")
         files[path] = {tensor for tensor, file in weight_map.items() if file == file_name}
     if has_single and directory / WEIGHTS_NAME not in files:
         raise CheckpointError(
@@ -250,9 +239,7 @@ def _compare_with_index(file: Path, found: set[str], expected: set[str]) -> None
 
 def _no_weights(directory: Path) -> CheckpointError:
     names = sorted(path.name for path in directory.iterdir())
-    pickles = [
-        name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and "args" not in name
-    ]
+    pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and "args" not in name]
     if pickles:
         return CheckpointError(
             f"{directory} holds pickled weights only ({listed(pickles)}), and loading a pickle runs code. "
@@ -261,12 +248,10 @@ def _no_weights(directory: Path) -> CheckpointError:
         )
     if ggufs := [name for name in names if name.endswith(".gguf")]:
         return CheckpointError(
-            f"{directory} holds GGUF files only ({listed(ggufs)}). Use the safetensors checkpoint they "
-            "were made from."
+            f"{directory} holds GGUF files only ({listed(ggufs)}). Use the safetensors checkpoint they were made from."
         )
     return CheckpointError(
-        f"{directory} has neither {WEIGHTS_NAME} nor {INDEX_NAME}. Give the directory of a complete "
-        "checkpoint."
+        f"{directory} has neither {WEIGHTS_NAME} nor {INDEX_NAME}. Give the directory of a complete checkpoint."
     )
 
 

@@ -58,9 +58,7 @@ class ModelRef:
                 f"Model name {whole!r} has an empty part. "
                 "Write a directory, HUB/ID or HUB/ID@REVISION, with +ADAPTER for a LoRA adapter on it."
             )
-        if relative_to is not None and (
-            looks_local(path, relative_to) or _directory(path, relative_to).is_dir()
-        ):
+        if relative_to is not None and (looks_local(path, relative_to) or _directory(path, relative_to).is_dir()):
             path = str(_directory(path, relative_to))
         return cls(path, revision)
 
@@ -94,9 +92,7 @@ def locate(ref: ModelRef) -> Path:
             )
         return directory
     if directory.exists():
-        raise CheckpointError(
-            f"{ref.path!r} is a file. Give the directory that holds config.json and the weights."
-        )
+        raise CheckpointError(f"{ref.path!r} is a file. Give the directory that holds config.json and the weights.")
     if looks_local(ref.path):
         raise CheckpointError(
             f"{ref.path!r} does not exist (looked in {directory.absolute().parent}). "

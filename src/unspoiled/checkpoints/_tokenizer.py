@@ -62,13 +62,10 @@ def tokenizer_signature(directory: Path) -> str:
         for name in _MODEL_FILES:
             if (directory / name).exists():
                 return hash_value([name, hash_file(safe_path(directory, name))])
-        raise CheckpointError(
-            f"{directory} has no tokenizer (no tokenizer.json). Copy the tokenizer's files there."
-        )
+        raise CheckpointError(f"{directory} has no tokenizer (no tokenizer.json). Copy the tokenizer's files there.")
     content = _content(directory)
     return hash_value(
-        {key: value for key, value in content.items() if key != "ids"}
-        | {"ids": sorted(content["ids"].items())}
+        {key: value for key, value in content.items() if key != "ids"} | {"ids": sorted(content["ids"].items())}
     )
 
 
@@ -86,9 +83,7 @@ def vocabulary_differences(first: Path, second: Path) -> list[str]:
     if tokenizer_signature(first) == tokenizer_signature(second):
         return []
     if not ((first / "tokenizer.json").exists() and (second / "tokenizer.json").exists()):
-        return [
-            "the tokenizers are stored in different files or forms, so they can't be compared token by token"
-        ]
+        return ["the tokenizers are stored in different files or forms, so they can't be compared token by token"]
     one, other = _content(first), _content(second)
     differences: list[str] = []
     if len(one["ids"]) != len(other["ids"]):
@@ -124,16 +119,12 @@ def template_differences(first: Path, second: Path) -> list[str]:
         if None in templates:
             differences.append(f"chat template: only {first if templates[1] is None else second} has one")
         else:
-            differences.append(
-                "chat template:\n" + _diff(templates[0] or "", templates[1] or "", first, second)
-            )
+            differences.append("chat template:\n" + _diff(templates[0] or "", templates[1] or "", first, second))
     return differences
 
 
 def _diff(one: str, other: str, first: Path, second: Path) -> str:
-    lines = list(
-        unified_diff(one.splitlines(), other.splitlines(), str(first), str(second), lineterm="", n=1)
-    )
+    lines = list(unified_diff(one.splitlines(), other.splitlines(), str(first), str(second), lineterm="", n=1))
     if len(lines) > _SHOWN_DIFF_LINES:
         lines = [*lines[:_SHOWN_DIFF_LINES], f"... and {len(lines) - _SHOWN_DIFF_LINES} more lines"]
     if not lines:  # the texts differ in line ends only
@@ -146,9 +137,7 @@ def _special_tokens(directory: Path) -> dict[str, str | None]:
         return {}
     config = read_json(directory, "tokenizer_config.json")
     values = {role: config.get(role) for role in _SPECIAL_TOKENS}
-    return {
-        role: value.get("content") if isinstance(value, dict) else value for role, value in values.items()
-    }
+    return {role: value.get("content") if isinstance(value, dict) else value for role, value in values.items()}
 
 
 def _content(directory: Path) -> dict[str, Any]:

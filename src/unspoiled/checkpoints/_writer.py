@@ -146,9 +146,7 @@ class CheckpointWriter:
             return
         try:
             if self._pending:
-                raise CheckpointError(
-                    f"{self._staging}: tensors were not written: {listed(sorted(self._pending))}."
-                )
+                raise CheckpointError(f"{self._staging}: tensors were not written: {listed(sorted(self._pending))}.")
             for descriptor in self._descriptors:
                 os.fsync(descriptor)
         finally:

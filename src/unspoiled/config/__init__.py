@@ -2,6 +2,7 @@
 
 from unspoiled.config._layers import count_layers, layer_index
 from unspoiled.config._recipe import (
+    Dtype,
     FilteredValue,
     ModelEntry,
     ParameterValue,
@@ -24,6 +25,7 @@ from unspoiled.config._run import (
     as_plain,
     read_run_config,
 )
+from unspoiled.config._starter import write_starter
 from unspoiled.config._write import dump_yaml
 from unspoiled.config._yaml import (
     Document,
@@ -38,6 +40,7 @@ __all__ = [
     "BunchConfig",
     "Document",
     "DomainConfig",
+    "Dtype",
     "EvaluateConfig",
     "ExpertConfig",
     "FilteredValue",
@@ -63,4 +66,5 @@ __all__ = [
     "read_run_config",
     "resolve",
     "validate",
+    "write_starter",
 ]

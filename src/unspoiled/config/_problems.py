@@ -216,9 +216,7 @@ def _tags(member: Any, key: str | None = None) -> list[Any]:
     bare = _bare(member)
     if not _is_model(bare):
         return []
-    annotations = [
-        field.annotation for name, field in bare.model_fields.items() if key in (None, field.alias, name)
-    ]
+    annotations = [field.annotation for name, field in bare.model_fields.items() if key in (None, field.alias, name)]
     return [tag for kind in annotations if get_origin(kind) is Literal for tag in get_args(kind)]
 
 

@@ -243,11 +243,7 @@ class Recipe(_Frozen):
         Returns:
             The model's value if it has one for this tensor, else the recipe's, else None.
         """
-        sources = (
-            [self.parameters]
-            if model_index is None
-            else [self.models[model_index].parameters, self.parameters]
-        )
+        sources = [self.parameters] if model_index is None else [self.models[model_index].parameters, self.parameters]
         for parameters in sources:
             if name in parameters:
                 value = resolve(parameters[name], tensor=tensor, layer=layer, layers=layers)

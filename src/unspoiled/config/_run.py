@@ -230,13 +230,14 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
             problems.append(document.describe(where, f"{expert.domain!r} is not among the domains {list(domains)}"))
     safety = config.bunch.safety_expert
     if safety is not None and safety not in experts:
-        where = ("bunch", "safety_expert")
-        problems.append(document.describe(where, f"{safety!r} is not among the experts {list(experts)}"))
+        problems.append(
+            document.describe(("bunch", "safety_expert"), f"{safety!r} is not among the experts {list(experts)}")
+        )
     for domain in domains:
         owners = [name for name, expert in experts.items() if expert.domain == domain]
         if len(owners) != 1:
-            found = f"the experts {owners}" if owners else "no expert"
-            message = f"{found} have `domain: {domain}`: give each domain exactly one expert"
+            found = f"the experts {owners} have" if owners else "no expert has"
+            message = f"{found} `domain: {domain}`: give each domain exactly one expert"
             problems.append(document.describe(("domains", domain), message))
     if problems:
         raise ConfigError("\n".join(problems))

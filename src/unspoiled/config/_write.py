@@ -11,10 +11,10 @@ from unspoiled.config._yaml import NUMBER
 class _Dumper(yaml.SafeDumper):
     """PyYAML's writer, with list items indented under their key and nothing written as an alias."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
@@ -33,9 +33,7 @@ _Dumper.add_representer(list, _represent_list)
 _Dumper.add_representer(tuple, _represent_list)
 _Dumper.add_representer(str, _represent_text)
 # PyYAML quotes text that YAML 1.1 would read as a number; this adds what 1.2 would, such as '1e-3' and '08'.
-_Dumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(f"(?:{NUMBER.pattern})$"), list("-+.0123456789")
-)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{NUMBER.pattern})$"), list("-+.0123456789"))
 
 
 def dump_yaml(value: Any) -> str:

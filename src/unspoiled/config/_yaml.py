@@ -133,18 +133,14 @@ class _Loader(yaml.SafeLoader):
             return _WORDS[text]
         number = float(text) if NUMBER.fullmatch(text) else None
         if _NOT_FINITE.fullmatch(text) or (number is not None and not math.isfinite(number)):
-            raise self.refuse(
-                node.start_mark, f"{text[:40]!r} is not a finite number: write an ordinary number"
-            )
+            raise self.refuse(node.start_mark, f"{text[:40]!r} is not a finite number: write an ordinary number")
         if number is None:
             return self.text(node)
         if not _INTEGER.fullmatch(text):
             return number
         whole = int(text)
         if abs(whole) >= 2**64:
-            raise self.refuse(
-                node.start_mark, f"{text[:40]!r} needs more than 64 bits: write it with a decimal point"
-            )
+            raise self.refuse(node.start_mark, f"{text[:40]!r} needs more than 64 bits: write it with a decimal point")
         return whole
 
     def text(self, node: Any) -> str:
@@ -194,13 +190,9 @@ def load_yaml_documents(text: str, *, source: str) -> list[Document]:
         raise ConfigError(
             f"{source}:{line}: the character {chr(error.character)!r} is not allowed: remove it"
         ) from None
-    except (
-        ValueError
-    ) as error:  # PyYAML's own conversions: an escape beyond Unicode, a version number of a mile
+    except ValueError as error:  # PyYAML's own conversions: an escape beyond Unicode, a version number of a mile
         line = loader.line + 1 if loader else 1
-        raise ConfigError(
-            f"{source}:{line}: not valid YAML: {error}: correct it, or put quotes around it"
-        ) from None
+        raise ConfigError(f"{source}:{line}: not valid YAML: {error}: correct it, or put quotes around it") from None
     if not documents or documents[0].value is None:
         raise ConfigError(f"{source}:1: empty: nothing but comments or blank lines is in it")
     return documents

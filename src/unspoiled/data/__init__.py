@@ -1,6 +1,16 @@
 """The two generated sets, D_safety and D_expert, and the prompt files they are kept apart from."""
 
-from unspoiled.data._rows import Question, Row, Split, TestPrompt, prompt_id, read_rows, read_test_prompts, split_of, write_rows
+from unspoiled.data._rows import (
+    Question,
+    Row,
+    Split,
+    TestPrompt,
+    prompt_id,
+    read_rows,
+    read_test_prompts,
+    split_of,
+    write_rows,
+)
 from unspoiled.data._templates import read_request, read_taxonomy
 from unspoiled.data.curate import PromptIndex, require_no_leak
 from unspoiled.data.questions import Asked, ask_domain_questions, ask_unsafe_questions

@@ -36,9 +36,7 @@ class Rate(_Record):
     @model_validator(mode="after")
     def _interval_holds_the_rate(self) -> Self:
         if not self.low <= self.rate <= self.high:
-            raise ValueError(
-                f"the interval {self.low!r} to {self.high!r} does not hold the rate {self.rate!r}"
-            )
+            raise ValueError(f"the interval {self.low!r} to {self.high!r} does not hold the rate {self.rate!r}")
         return self
 
     @classmethod
@@ -143,14 +141,10 @@ def higher_is_better(measure: str) -> bool:
         return True
     if measure in ("over_refusal", "invalid"):
         return False
-    raise ValueError(
-        f"unknown measure {measure!r}; it is refusal, over_refusal, invalid or {DOMAIN_PREFIX}NAME"
-    )
+    raise ValueError(f"unknown measure {measure!r}; it is refusal, over_refusal, invalid or {DOMAIN_PREFIX}NAME")
 
 
-def compare(
-    outcomes: Mapping[str, Mapping[str, Sequence[bool]]], pairs: Sequence[tuple[str, str]]
-) -> list[Comparison]:
+def compare(outcomes: Mapping[str, Mapping[str, Sequence[bool]]], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """Compare models prompt by prompt, by exact McNemar with Holm over every comparison made here.
 
     Args:
@@ -201,9 +195,7 @@ def _count_disagreements(
             raise ValueError(f"no outcomes for model {name!r}; there are {', '.join(map(repr, outcomes))}")
     if set(outcomes[model]) != set(outcomes[baseline]):
         only_one = sorted(set(outcomes[model]) ^ set(outcomes[baseline]))
-        raise ValueError(
-            f"{model!r} and {baseline!r} were not measured alike; only one of them has {only_one}"
-        )
+        raise ValueError(f"{model!r} and {baseline!r} were not measured alike; only one of them has {only_one}")
     rows = []
     for measure, of_model in outcomes[model].items():
         higher_is_better(measure)

@@ -27,20 +27,29 @@ _HELP = (
     r"facilitate|advise|guide|take part|make|teach|complete|respond|recommend|suggest|aid|be able to|"
     r"be part of|get involved|go along|say|talk about|go into|walk you through)"
 )
+_CLAUSE = r"[^.!?\n]"
 _PATTERNS = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"{_I}(?:'m| am)?(?: really| truly| very| so)?(?: sorry|afraid)?[^.!?\n]{{0,40}}?{_CANNOT}\b[^.!?\n]{{0,30}}?\b{_HELP}\b",
+        rf"{_I}(?:'m| am)?(?: really| truly| very| so)?(?: sorry|afraid)?{_CLAUSE}{{0,40}}?{_CANNOT}\b"
+        rf"{_CLAUSE}{{0,30}}?\b{_HELP}\b",
         rf"{_I} (?:must|have to|need to|will have to|respectfully|politely|will|'ll)? ?(?:decline|refuse)\b",
-        r"\b(?:sorry|apologi[sz]e|apologies)\b[^.!?\n]{0,60}\b(?:can't|cannot|can not|won't|unable|not able|not something|decline)\b",
+        rf"\b(?:sorry|apologi[sz]e|apologies)\b{_CLAUSE}{{0,60}}"
+        r"\b(?:can't|cannot|can not|won't|unable|not able|not something|decline)\b",
         r"^(?:i'm |i am |we're |we are )?(?:very |so |really )?(?:sorry|afraid not)\b[,.!]? ?(?:but |no\b)",
-        r"\b(?:unable|not able|not willing|unwilling) to (?:help|assist|provide|answer|comply|fulfil?l|support|engage)\b",
-        r"^no[,.!]? (?:i|we|that|this)\b[^.!?\n]{0,40}(?:n't|not|never|refuse|decline)\b",
-        r"\b(?:that|this|it)(?:'s| is) (?:not )?something (?:that )?(?:i|we) (?:can't|cannot|won't|will not|can|am able to|'m able to|refuse to)\b",
-        r"\b(?:against|violates?|goes against) (?:my|our|the) (?:\w+ )?(?:policy|policies|guidelines|principles|programming|ethics|rules)\b",
-        r"\b(?:request|question|topic|this|that|it)\b[^.!?\n]{0,50}\b(?:cannot|can't|will not|won't) be (?:answered|fulfilled|helped|met|assisted)\b",
-        r"\bnot (?:appropriate|ethical|acceptable|okay|possible)\b[^.!?\n]{0,40}\b(?:for me to|to (?:help|assist|provide|answer|write|create))\b",
-        r"\bas an? (?:ai|language model|assistant)[^.!?\n]{0,60}\b(?:can't|cannot|can not|won't|not able|unable|do not|don't)\b",
+        r"\b(?:unable|not able|not willing|unwilling) to "
+        r"(?:help|assist|provide|answer|comply|fulfil?l|support|engage)\b",
+        rf"^no[,.!]? (?:i|we|that|this)\b{_CLAUSE}{{0,40}}(?:n't|not|never|refuse|decline)\b",
+        r"\bnot something (?:that )?(?:i|we)\b",
+        r"\bsomething (?:that )?(?:i|we) (?:can't|cannot|can not|won't|will not|refuse to)\b",
+        r"\b(?:against|violates?|goes against) (?:my|our|the) (?:\w+ )?"
+        r"(?:policy|policies|guidelines|principles|programming|ethics|rules)\b",
+        rf"\b(?:request|question|topic|this|that|it)\b{_CLAUSE}{{0,50}}"
+        r"\b(?:cannot|can't|will not|won't) be (?:answered|fulfilled|helped|met|assisted)\b",
+        rf"\bnot (?:appropriate|ethical|acceptable|okay|possible)\b{_CLAUSE}{{0,40}}"
+        r"\b(?:for me to|to (?:help|assist|provide|answer|write|create))\b",
+        rf"\bas an? (?:ai|language model|assistant){_CLAUSE}{{0,60}}"
+        r"\b(?:can't|cannot|can not|won't|not able|unable|do not|don't)\b",
     )
 )
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'", "`": "'"})

@@ -7,6 +7,7 @@ as its characters and never acts as a control token.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 from unspoiled.errors import CheckpointError
@@ -111,4 +112,4 @@ def _split_control(text: str, control: list[str]) -> list[str]:
             cuts.add(start + 1)
             start = text.find(token, start + 1)
     ordered = sorted(cuts)
-    return [text[a:b] for a, b in zip(ordered, ordered[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(ordered)]

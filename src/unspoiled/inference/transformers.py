@@ -92,7 +92,7 @@ class TransformersBackend:
         log_likelihoods = -torch.nn.functional.cross_entropy(
             logits.float(), torch.tensor(targets, device=device), reduction="none"
         )
-        parts = log_likelihoods.split([len(response) for _, response in encoded])
+        parts = torch.split(log_likelihoods, [len(response) for _, response in encoded])
         return [float(part.sum()) for part in parts]
 
     def _logits_at(self, ids: Tensor, wanted: Tensor) -> Tensor:

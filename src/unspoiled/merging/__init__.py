@@ -2,11 +2,11 @@
 
 from unspoiled.merging import linear as _linear
 from unspoiled.merging import task_arithmetic as _task_arithmetic
-from unspoiled.merging._method import Method, MergeFunction, Parameter, get_method, method, methods
+from unspoiled.merging._method import MergeFunction, Method, Parameter, get_method, method, methods
 from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights, add_scaled, sum_scaled
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
 from unspoiled.merging.live import LiveModel
-from unspoiled.merging.stream import merge_to_directory
+from unspoiled.merging.stream import materialize, merge_to_directory
 
 del _linear, _task_arithmetic
 
@@ -24,6 +24,7 @@ __all__ = [
     "Weights",
     "add_scaled",
     "get_method",
+    "materialize",
     "merge_to_directory",
     "method",
     "methods",

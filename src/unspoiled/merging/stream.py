@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from unspoiled.checkpoints import CheckpointWriter, finish_checkpoint, require_finite
-from unspoiled.config import Recipe
+from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import CheckpointError
 from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._plan import MergePlan, Models
@@ -53,11 +53,13 @@ def merge_to_directory(
     check_free_space(destination.parent, plan.output.nbytes(plan.dtype) + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = plan.output.with_dtype(plan.dtype)
-        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer, ThreadPoolExecutor(threads) as pool:
-            done = 0
-            for name, tensor in pool.map(lambda name: (name, _checked(plan, models, name)), plan.names):
+        with (
+            CheckpointWriter(staging, layout, shard_size=shard_size) as writer,
+            ThreadPoolExecutor(threads) as pool,
+        ):
+            merged = pool.map(lambda name: _checked(plan, models, name), plan.names)
+            for done, (name, tensor) in enumerate(zip(plan.names, merged, strict=True), start=1):
                 writer.write(name, tensor)
-                done += 1
                 progress(done, len(plan.names))
         finish_checkpoint(
             staging,
@@ -69,6 +71,25 @@ def merge_to_directory(
             tie_word_embeddings=plan.output.tied,
             tokenizer=tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory,
         )
+
+
+def materialize(
+    model: str,
+    destination: Path,
+    *,
+    dtype: Dtype | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write one model, its adapter added to the weights, as a full checkpoint.
+
+    Args:
+        model: `checkpoint+adapter`, or a plain checkpoint to copy in another dtype.
+        destination: As in `merge_to_directory`.
+        dtype: The storage dtype; the checkpoint's by default.
+        progress: As in `merge_to_directory`.
+    """
+    recipe = Recipe(merge_method="linear", models=(ModelEntry(model=model, parameters={"weight": 1.0}),), dtype=dtype)
+    merge_to_directory(recipe, Models.open([recipe], Path.cwd()), destination, progress=progress)
 
 
 def _checked(plan: MergePlan, models: Models, name: str) -> torch.Tensor:
@@ -85,7 +106,6 @@ def _checked(plan: MergePlan, models: Models, name: str) -> torch.Tensor:
             f"{str(plan.dtype).removeprefix('torch.')} (±{bound:.4g}). Choose a wider out_dtype or smaller weights."
         )
     return merged.to(plan.dtype)
-
 
 
 def _own_template(recipe: Recipe) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import transformers
 from unspoiled import __version__
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model, write_manifest
 from unspoiled.config import Recipe
+from unspoiled.data import TestPrompt
 from unspoiled.evaluate import (
     Outcome,
     Results,
@@ -161,9 +162,7 @@ def stage_seconds(run: RunDirectory) -> dict[str, float]:
     return total
 
 
-def _models(
-    bunch: Bunch, found: SearchResult, merged: ModelSource
-) -> dict[str, Callable[[], TransformersBackend]]:
+def _models(bunch: Bunch, found: SearchResult, merged: ModelSource) -> dict[str, Callable[[], TransformersBackend]]:
     models: dict[str, Callable[[], TransformersBackend]] = {}
     for name, source in {BASE: bunch.base, **bunch.experts}.items():
         models[name] = lambda source=source: bunch.live.take_model(source)  # type: ignore[misc]
@@ -179,7 +178,7 @@ def _pairs(found: SearchResult, safety_expert: str) -> list[tuple[str, str]]:
     return [(name, "uniform") for name in searched] + [(found.winner, safety_expert)]
 
 
-def _all_rows(bunch: Bunch) -> list:  # type: ignore[type-arg]
+def _all_rows(bunch: Bunch) -> list[TestPrompt]:
     tests = bunch.tests
     return [*tests.unsafe, *tests.harmless, *(row for rows in tests.domains.values() for row in rows)]
 
@@ -220,7 +219,7 @@ def _verdict(outcome: Outcome) -> str:
     return "over-refused" if outcome.refused else "answered"
 
 
-def _provenance(bunch: Bunch, found: SearchResult) -> Mapping[str, str]:
+def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
     config = bunch.config
     return {
         "unspoiled": __version__,

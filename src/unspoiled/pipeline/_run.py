@@ -42,9 +42,7 @@ def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
     What the machine is (`runtime`) and where the directory lies are not part of a run's identity.
     """
     identity = {key: value for key, value in as_plain(bunch.config).items() if key not in {"runtime", "output"}}
-    return RunDirectory(
-        bunch.config.output_directory, config=identity, inputs=bunch.fingerprints(), fresh=fresh
-    )
+    return RunDirectory(bunch.config.output_directory, config=identity, inputs=bunch.fingerprints(), fresh=fresh)
 
 
 def run(

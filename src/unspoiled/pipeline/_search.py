@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unspoiled.config import Recipe, read_recipe
 from unspoiled.data import Row
@@ -122,7 +123,7 @@ def _strategy(name: str, bunch: Bunch) -> Strategy:
             raise SearchError(f"there is no strategy {name!r}")
 
 
-def _finalist(strategy: str, trial: Trial, selection: Losses) -> dict[str, object]:
+def _finalist(strategy: str, trial: Trial, selection: Losses) -> dict[str, Any]:
     assert trial.losses is not None
 
     def plain(losses: Losses) -> dict[str, object]:

@@ -107,9 +107,7 @@ def styled(chart: Any) -> Any:
     axis = {"domain": False, "ticks": False, "gridColor": RULE, "gridWidth": 0.8, "labelColor": MUTED}
     labels = {"labelFontSize": 11, "labelPadding": 6}
     titles = {"titleColor": MUTED, "titleFontSize": 11.5, "titleFontWeight": "normal", "titlePadding": 9}
-    whole = chart.configure(background="transparent", font=FONT, padding=4, aria=False).configure_view(
-        stroke=None
-    )
+    whole = chart.configure(background="transparent", font=FONT, padding=4, aria=False).configure_view(stroke=None)
     return whole.configure_axis(**axis, **labels, **titles)
 
 

@@ -109,12 +109,8 @@ def refusal_against_accuracy(
     )
     data = alt.Chart(alt.Data(values=rows))
     whisker = data.mark_rule(strokeWidth=1.1).encode(color=winner_colour(QUIET))
-    parent = data.transform_filter("datum.parent").mark_point(
-        filled=False, size=48, strokeWidth=1.7, color=MUTED
-    )
-    merge = data.transform_filter("!datum.parent").mark_point(
-        filled=True, size=80, opacity=1, shape="diamond"
-    )
+    parent = data.transform_filter("datum.parent").mark_point(filled=False, size=48, strokeWidth=1.7, color=MUTED)
+    merge = data.transform_filter("!datum.parent").mark_point(filled=True, size=80, opacity=1, shape="diamond")
     colours = [ACCENT if name == winner else INK for name in shown]
     layers = [
         whisker.encode(x="x_low:Q", x2="x_high:Q", y=up),

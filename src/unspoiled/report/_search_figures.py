@@ -72,9 +72,7 @@ def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
     series = {name: _SERIES[position % len(_SERIES)] for name, position in order.items()}
     scale_x = alt.Scale(domain=[1, longest], nice=False)
     scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-    across = alt.X(
-        "trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial"
-    )
+    across = alt.X("trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial")
     up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
     layers = []
     for name, rows in progress.items():
@@ -91,9 +89,7 @@ def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
         layers += [line.encode(x=across, y=up), end.encode(x=across, y=up)]
     ends = [frame.pixel(rows[-1].trial, rows[-1].best) for rows in progress.values()]
     names = [f"{visible(name)[:24]} {rows[-1].best:.3f}" for name, rows in progress.items()]
-    treads = [
-        frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)
-    ]
+    treads = [frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)]
     room = Box(0, 0, frame.width + 40, frame.height)
     placed = place_labels(ends, names, room, treads)
     layers += label_layers(frame, names, placed, list(series.values()), across, up)
@@ -142,9 +138,7 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
     rows = [{"row": r, "text": visible(label)} for r, label in enumerate(table.rows) if r % every == 0]
     columns = [{"column": c, "text": visible(label)} for c, label in enumerate(table.columns)]
     row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED, limit=110)
-    column_names = alt.Chart(alt.Data(values=columns)).mark_text(
-        baseline="bottom", fontSize=11.5, color=INK, limit=62
-    )
+    column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK, limit=62)
     layers += [
         row_names.encode(x=alt.value(-8), y=down, text="text:N"),
         column_names.encode(x=across, y=alt.value(-6), text="text:N"),

@@ -36,8 +36,7 @@ def results_table(results: Results, winner: str | None) -> "Table":
     for name, scores in results.models.items():
         rates = scores.measures()
         cells = [
-            f"{percent(rates[m].rate, 0)}{between}{interval(rates[m], 0)}" if m in rates else "–"
-            for m in measures
+            f"{percent(rates[m].rate, 0)}{between}{interval(rates[m], 0)}" if m in rates else "–" for m in measures
         ]
         arrow = "→ " if name == winner else "  "
         style = "bold" if name == winner else ""

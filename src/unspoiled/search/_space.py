@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unspoiled.config import ModelEntry, Recipe
+from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import ConfigError
 
 Granularity = Literal["model", "group", "layer"]
@@ -35,12 +36,12 @@ class SearchSpace:
     granularity: Granularity = "model"
     groups: int = 1
     bounds: tuple[float, float] = (0.0, 1.5)
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    dtype: Dtype = "bfloat16"
 
     def __post_init__(self) -> None:
         if self.granularity == "group" and not 1 <= self.groups <= self.layers:
             raise ConfigError(
-                f"search.layer_groups is {self.groups}: the model has {self.layers} layers, so choose 1 to {self.layers}."
+                f"search.layer_groups is {self.groups}: choose 1 to {self.layers}, the model's number of layers."
             )
 
     @property
@@ -48,7 +49,7 @@ class SearchSpace:
         """The runs of layers that share a weight, first to last."""
         count = {"model": 1, "group": self.groups, "layer": self.layers}[self.granularity]
         edges = [i * self.layers // count for i in range(count + 1)]
-        return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [range(a, b) for a, b in itertools.pairwise(edges)]
 
     @property
     def labels(self) -> list[str]:

@@ -54,9 +54,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
-        self._study = optuna.create_study(
-            storage=storage, study_name=name, direction="minimize", load_if_exists=True
-        )
+        self._study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
 
     @property
     def trials(self) -> list[Trial]:

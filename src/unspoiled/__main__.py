@@ -1,0 +1,5 @@
+"""`python -m unspoiled`."""
+
+from unspoiled.cli import main
+
+main()

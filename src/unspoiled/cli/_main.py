@@ -1,0 +1,215 @@
+"""The commands: argument parsing and printing, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unspoiled import __version__
+from unspoiled.errors import UnspoiledError
+
+if TYPE_CHECKING:
+    from unspoiled.config import Dtype
+    from unspoiled.pipeline import RunOutcome, Stage
+
+_CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a value of the config: search.trials=20.",
+)
+_FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
+_QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="unspoiled")
+def cli() -> None:
+    """Merge fine-tuned language models into one that keeps each expert's skill and refuses what it should.
+
+    Start with `unspoiled init run.yaml`, edit it, then `unspoiled run run.yaml`.
+    """
+
+
+@cli.command()
+@_CONFIG
+@_SET
+@_FRESH
+@_QUIET
+def run(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
+    """Do everything: generate, search, merge, evaluate, report.
+
+    What an earlier run of the same config has done is kept.
+    """
+    outcome = _run(config, overrides, "report", fresh, quiet)
+    _print_results(outcome)
+    click.echo(f"Merged checkpoint: {_shown(outcome.directory / 'merged')}")
+    assert outcome.report is not None
+    click.echo(f"Report: {_shown(outcome.report)}")
+
+
+@cli.command()
+@_CONFIG
+@_SET
+def check(config: Path, overrides: tuple[str, ...]) -> None:
+    """Check a config, its models and its data, and say what a run would need."""
+    from unspoiled.config import read_run_config
+    from unspoiled.pipeline import open_bunch
+
+    bunch = open_bunch(read_run_config(config, overrides=overrides))
+    for warning in bunch.report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{len(bunch.experts)} experts on one base, {bunch.report.summary}.")
+    click.echo(f"{bunch.space.size} coefficients: {bunch.space.method} by {bunch.space.granularity}.")
+    click.echo("No problem found.")
+
+
+@cli.command()
+@_CONFIG
+@_SET
+@_FRESH
+@_QUIET
+def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
+    """Generate D_safety and D_expert, and print where they are."""
+    outcome = _run(config, overrides, "generate", fresh, quiet)
+    click.echo(_shown(outcome.directory / "data"))
+
+
+@cli.command()
+@_CONFIG
+@_SET
+@_FRESH
+@_QUIET
+def search(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
+    """Search the coefficients, and print the best recipe (generates first what is missing)."""
+    outcome = _run(config, overrides, "search", fresh, quiet)
+    click.echo(f"# best by selection loss: {outcome.winner}")
+    click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
+
+
+@cli.command()
+@_CONFIG
+@_SET
+@_FRESH
+@_QUIET
+def evaluate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
+    """Measure base, experts and merges on the test sets (does first what is missing)."""
+    _print_results(_run(config, overrides, "evaluate", fresh, quiet))
+
+
+@cli.command()
+@_CONFIG
+@_SET
+@_QUIET
+def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
+    """Write the HTML report, and print its path (does first what is missing)."""
+    outcome = _run(config, overrides, "report", False, quiet)
+    assert outcome.report is not None
+    click.echo(_shown(outcome.report))
+
+
+@cli.command()
+@click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@_QUIET
+def merge(recipe: Path, out: Path, quiet: bool) -> None:
+    """Merge by a mergekit RECIPE (YAML) into the directory OUT.
+
+    Relative model paths are relative to the recipe's directory.
+    """
+    from unspoiled.config import read_recipe
+    from unspoiled.merging import Models, merge_to_directory
+
+    parsed = read_recipe(recipe)
+    models = Models.open([parsed], recipe.resolve().parent)
+    _with_progress("merge", quiet, lambda report: merge_to_directory(parsed, models, out, progress=report))
+    click.echo(_shown(out))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Default: the checkpoint's.")
+@_QUIET
+def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None:
+    """Write MODEL (`checkpoint+adapter`) as a full checkpoint into the directory OUT."""
+    from unspoiled.merging import materialize as write
+
+    _with_progress("materialize", quiet, lambda report: write(model, out, dtype=dtype, progress=report))
+    click.echo(_shown(out))
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="run.yaml")
+def init(path: Path) -> None:
+    """Write a commented starter config to PATH, and its JSON schema beside it."""
+    from unspoiled.config import write_starter
+
+    for written in write_starter(path):
+        click.echo(_shown(written))
+
+
+def main() -> None:
+    """Run the command line; exit codes are in `unspoiled.errors`, 130 for Ctrl-C."""
+    try:
+        cli.main(standalone_mode=False)
+    except UnspoiledError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nStopped. What is done is kept: run the same command again to continue.", err=True)
+        sys.exit(130)
+
+
+def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, quiet: bool) -> RunOutcome:
+    from unspoiled.cli._console import ConsoleWatcher
+    from unspoiled.config import read_run_config
+    from unspoiled.pipeline import run as run_pipeline
+
+    watcher = ConsoleWatcher(quiet=quiet)
+    command = " ".join(["unspoiled run", str(config), *(f"--set {override}" for override in overrides)])
+    try:
+        return run_pipeline(
+            read_run_config(config, overrides=overrides),
+            until=until,
+            fresh=fresh,
+            command=command,
+            watcher=watcher,
+        )
+    finally:
+        watcher.close()
+
+
+def _with_progress(stage: str, quiet: bool, work: Callable[[Callable[[int, int], None]], None]) -> None:
+    from unspoiled.cli._console import ConsoleWatcher
+
+    watcher = ConsoleWatcher(quiet=quiet)
+    watcher.begin(stage)
+    try:
+        work(lambda done, total: watcher.advance("tensors", done, total))
+    finally:
+        watcher.close()
+
+
+def _print_results(outcome: RunOutcome) -> None:
+    from rich.console import Console
+
+    from unspoiled.report import results_table
+
+    assert outcome.results is not None
+    Console(highlight=False).print(results_table(outcome.results, outcome.winner))
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
