@@ -57,9 +57,8 @@ def merge_to_directory(
             CheckpointWriter(staging, layout, shard_size=shard_size) as writer,
             ThreadPoolExecutor(threads) as pool,
         ):
-            merged = pool.map(lambda name: _checked(plan, models, name), plan.names)
-            for done, (name, tensor) in enumerate(zip(plan.names, merged, strict=True), start=1):
-                writer.write(name, tensor)
+            written = pool.map(lambda name: writer.write(name, _checked(plan, models, name)), plan.names)
+            for done, _ in enumerate(written, start=1):
                 progress(done, len(plan.names))
         finish_checkpoint(
             staging,
