@@ -1,8 +1,6 @@
 """Fixtures for all tests: a tiny real bunch, built once per session. `tiny.py` builds others."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,17 +11,7 @@ settings.load_profile("unspoiled")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test reaches the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from tiny import tiny_adapter, tiny_base, tiny_expert  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Bunch:
-    """Paths of a tiny bunch; read only, since the whole session shares it."""
-
-    base: Path
-    aligned: Path  # LoRA adapter, rank 4
-    skilled: Path  # LoRA adapter, rank 2, on the attention only
-    full: Path  # full fine-tune
+from tiny import Bunch, tiny_adapter, tiny_base, tiny_expert  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Everything is a function of the seed. The base has 2 layers of width 32, 2 heads
 """
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ _CORPUS = [
     "I can't help with that. It could hurt people.",
     "The answer is 42. The other answer is 7.",
 ]
+
+
+@dataclass(frozen=True)
+class Bunch:
+    """Paths of a tiny bunch; read only, since the whole session shares it."""
+
+    base: Path
+    aligned: Path  # LoRA adapter, rank 4
+    skilled: Path  # LoRA adapter, rank 2, on the attention only
+    full: Path  # full fine-tune
 
 
 def tiny_tokenizer(*, vocab_size: int = 300, chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:

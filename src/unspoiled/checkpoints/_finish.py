@@ -68,7 +68,7 @@ def finish_checkpoint(
         tokenizer: The directory to take the tokenizer from; None for the source's.
 
     Raises:
-        CheckpointError: a damaged or unsafe file in the source, or an unsafe name in `extra`.
+        CheckpointError: a damaged or unsafe file in the source, or a name in `extra` that is taken or unsafe.
     """
     tokenizer = source.tokenizer_directory if tokenizer is None else tokenizer
     config = merged_config(source.checkpoint.config, dtype, tie_word_embeddings)
@@ -83,8 +83,10 @@ def finish_checkpoint(
         _set_chat_template(staging, chat_template)
     write_atomic(staging / RECIPE_NAME, recipe_yaml)
     for name, text in (extra or {}).items():
-        if Path(name).name != name or name in {MANIFEST_NAME, RECIPE_NAME, "config.json"}:
-            raise CheckpointError(f"{staging}: {name!r} can't be the name of a further file.")
+        if not name or Path(name).name != name or name == MANIFEST_NAME or (staging / name).exists():
+            raise CheckpointError(
+                f"{staging}: {name!r} can't be the name of a further file: it is taken or not plain."
+            )
         write_atomic(staging / name, text)
     write_manifest(staging)
 

@@ -93,8 +93,8 @@ def preflight(
             problems += _unsupported_tensors(name, expert)
             if _rope_base(expert) != _rope_base(base):
                 warnings.append(
-                    f"expert {name!r}: rope_theta is {_rope_base(expert)!r}, but {_rope_base(base)!r} in the base; "
-                    "the merge takes the base's, which may cost skill in long contexts"
+                    f"expert {name!r}: rope_theta is {_rope_base(expert)!r}, and {_rope_base(base)!r} in the "
+                    "base, which the merge takes; skill in long contexts may suffer"
                 )
             if bool(expert.checkpoint.aliases) != bool(base.checkpoint.aliases):
                 warnings.append(f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied")
