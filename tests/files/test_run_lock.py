@@ -12,18 +12,21 @@ from unspoiled.errors import RunDirectoryError
 from unspoiled.files import RunLock
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from unspoiled.files import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed or the test ends
 """
 
 
 def hold(directory: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
