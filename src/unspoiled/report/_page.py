@@ -79,7 +79,7 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
         raise
 
 
-_WORDING = ("percent", "interval", "points", "p_value", "measure_name", "seconds", "resolvable")
+_WORDING = ("percent", "interval", "points", "number", "p_value", "measure_name", "seconds", "resolvable")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _figures(inputs: ReportInputs) -> _Figures:
             domain: _Trusted(refusal_against_accuracy(models, domain, winner, parents, f"domain-{index}"))
             for index, domain in enumerate(_domains(inputs))
         },
-        progress=_Trusted(progress_figure(progress, "progress")) if progress else None,
+        progress=_Trusted(progress_figure(progress, winner, "progress")) if progress else None,
         coefficients={
             name: _Trusted(coefficient_map(name, table, limit or 1.0, f"coefficients-{index}"))
             for index, (name, table) in enumerate(recipes.items())
