@@ -48,7 +48,7 @@ def page(browser, rendered, tmp_path):
             browser.get_log(kind)
         browser.execute_cdp_cmd("Network.enable", {})
         media = [{"name": "prefers-color-scheme", "value": theme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": media})
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get(path.as_uri())
@@ -190,3 +190,15 @@ def test_figures_and_regions_have_names(browser, page, inputs):
         assert len(browser.find_elements(By.CSS_SELECTOR, f"body > {landmark}")) == 1
     for table in browser.find_elements(By.TAG_NAME, "table"):
         assert table.find_elements(By.CSS_SELECTOR, "th[scope=col]")
+
+
+def test_print_is_light_and_cuts_nothing_off(browser, page, inputs):
+    page(inputs, width=760, theme="dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide, window, paper = browser.execute_script(
+        "const e = document.documentElement;"
+        "const right = [...document.querySelectorAll('svg, table')].map(s => s.getBoundingClientRect().right);"
+        "return [Math.max(...right), e.clientWidth, getComputedStyle(e).backgroundColor]"
+    )
+    assert wide <= window
+    assert paper == "rgb(255, 255, 255)"

@@ -15,7 +15,7 @@ from unspoiled.report import (
 )
 from unspoiled.report._figure_style import PALETTE
 from unspoiled.report._page import _resource
-from unspoiled.report._search_figures import search_progress
+from unspoiled.report._search_figures import _trial_ticks, search_progress
 from unspoiled.report._verdict import guard_note, verdict
 
 
@@ -146,3 +146,11 @@ def test_inputs_that_do_not_fit_are_refused(inputs):
 def test_the_aligned_parent_is_the_one_that_refuses_most_unless_named(inputs):
     assert inputs.aligned_parent == "aligned"
     assert dataclasses.replace(inputs, aligned="letters").aligned_parent == "letters"
+
+
+@pytest.mark.parametrize(
+    ("longest", "ticks"),
+    [(2, [1, 2]), (3, [1, 2, 3]), (13, [1, 2, 4, 6, 8, 10, 12]), (80, [1, 10, 20, 30, 40, 50, 60, 70, 80])],
+)
+def test_trials_are_counted_in_whole_numbers(longest, ticks):
+    assert _trial_ticks(longest) == ticks

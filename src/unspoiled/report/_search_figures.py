@@ -28,7 +28,7 @@ from unspoiled.report._wording import number
 _SERIES = (ACCENT, WARM, GREEN, PLUM, INK)
 _DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (1, 3))
 _PROGRESS_MARGINS = Margins(left=62, top=12, right=100, bottom=46)
-_CELL_WIDTH, _CELL_HEIGHT, _LOW_CELL_HEIGHT = 62, 19, 9
+_CELL_WIDTH, _CELL_HEIGHT, _LOW_CELL_HEIGHT = 66, 19, 9
 _MOST_DOTS = 1500
 _MOST_NUMBERED_ROWS = 48
 
@@ -81,7 +81,10 @@ def progress_figure(progress: dict[str, list[Progress]], winner: str, figure_id:
     scale_x = alt.Scale(domain=[1, longest], nice=False)
     scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
     across = alt.X(
-        "trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial"
+        "trial:Q",
+        scale=scale_x,
+        axis=alt.Axis(values=_trial_ticks(longest), format="d", grid=False),
+        title="trial",
     )
     up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
     layers = []
@@ -148,7 +151,7 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
         layers.append(base.mark_text(fontSize=11, color=INK).encode(text="text:N"))
     every = 1 if numbered else ceil(len(table.rows) / 24)
     rows = [{"row": r, "text": shortened(label, 15)} for r, label in enumerate(table.rows) if r % every == 0]
-    columns = [{"column": c, "text": shortened(label, 9)} for c, label in enumerate(table.columns)]
+    columns = [{"column": c, "text": shortened(label, 10)} for c, label in enumerate(table.columns)]
     row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED)
     column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK)
     layers += [
@@ -165,3 +168,11 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
         description=f"{len(table.rows)} layer groups by {len(table.columns)} experts: {experts}.",
         figure_id=figure_id,
     )
+
+
+def _trial_ticks(longest: int) -> list[int]:
+    """Return the first trial, and at most a dozen round numbers up to the last."""
+    step = next(
+        size * 10**power for power in range(12) for size in (1, 2, 5) if longest <= 12 * size * 10**power
+    )
+    return [1, *(tick for tick in range(step, longest + 1, step) if tick > 1)]
