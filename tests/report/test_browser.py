@@ -197,8 +197,8 @@ def test_print_is_light_and_cuts_nothing_off(browser, page, inputs):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     wide, window, paper = browser.execute_script(
         "const e = document.documentElement;"
-        "const right = [...document.querySelectorAll('svg, table')].map(s => s.getBoundingClientRect().right);"
-        "return [Math.max(...right), e.clientWidth, getComputedStyle(e).backgroundColor]"
+        "const ends = [...document.querySelectorAll('svg, table')].map(e => e.getBoundingClientRect().right);"
+        "return [Math.max(...ends), e.clientWidth, getComputedStyle(e).backgroundColor]"
     )
     assert wide <= window
     assert paper == "rgb(255, 255, 255)"
