@@ -38,9 +38,7 @@ def test_the_second_process_is_refused_with_the_pid_of_the_first_until_that_is_k
     directory.mkdir()
     (directory / "run.lock").write_text("12345678901234567890\n")  # a killed process left a longer PID
     with hold(directory) as process:
-        with pytest.raises(
-            RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")
-        ):
+        with pytest.raises(RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")):
             RunLock(directory).__enter__()
         process.send_signal(signal.SIGKILL)
         process.wait()
