@@ -80,16 +80,12 @@ def progress_figure(progress: dict[str, list[Progress]], winner: str, figure_id:
     series = {name: _SERIES[order[name] % len(_SERIES)] for name in progress}
     scale_x = alt.Scale(domain=[1, longest], nice=False)
     scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-<<<<<<< HEAD
-    across = alt.X("trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial")
-=======
     across = alt.X(
         "trial:Q",
         scale=scale_x,
         axis=alt.Axis(values=_trial_ticks(longest), format="d", grid=False),
         title="trial",
     )
->>>>>>> report
     up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
     layers = []
     for name, rows in progress.items():
@@ -105,17 +101,9 @@ def progress_figure(progress: dict[str, list[Progress]], winner: str, figure_id:
         end = alt.Chart(alt.Data(values=steps[-1:])).mark_point(filled=True, size=40, opacity=1, color=colour)
         layers += [line.encode(x=across, y=up), end.encode(x=across, y=up)]
     ends = [frame.pixel(rows[-1].trial, rows[-1].best) for rows in progress.values()]
-<<<<<<< HEAD
-    names = [f"{visible(name)[:24]} {rows[-1].best:.3f}" for name, rows in progress.items()]
-    treads = [frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)]
-    room = Box(0, 0, frame.width + 40, frame.height)
-=======
     names = [f"{shortened(name, 24)} {rows[-1].best:.3f}" for name, rows in progress.items()]
-    treads = [
-        frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)
-    ]
+    treads = [frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)]
     room = Box(0, 0, frame.width + 80, frame.height)
->>>>>>> report
     placed = place_labels(ends, names, room, treads)
     layers += label_layers(frame, names, placed, list(series.values()), across, up)
     return draw(
@@ -160,17 +148,10 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
     if numbered:
         layers.append(base.mark_text(fontSize=11, color=INK).encode(text="text:N"))
     every = 1 if numbered else ceil(len(table.rows) / 24)
-<<<<<<< HEAD
-    rows = [{"row": r, "text": visible(label)} for r, label in enumerate(table.rows) if r % every == 0]
-    columns = [{"column": c, "text": visible(label)} for c, label in enumerate(table.columns)]
-    row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED, limit=110)
-    column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK, limit=62)
-=======
     rows = [{"row": r, "text": shortened(label, 15)} for r, label in enumerate(table.rows) if r % every == 0]
     columns = [{"column": c, "text": shortened(label, 10)} for c, label in enumerate(table.columns)]
     row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED)
     column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK)
->>>>>>> report
     layers += [
         row_names.encode(x=alt.value(-8), y=down, text="text:N"),
         column_names.encode(x=across, y=alt.value(-6), text="text:N"),
@@ -189,7 +170,5 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
 
 def _trial_ticks(longest: int) -> list[int]:
     """Return the first trial, and at most a dozen round numbers up to the last."""
-    step = next(
-        size * 10**power for power in range(12) for size in (1, 2, 5) if longest <= 12 * size * 10**power
-    )
+    step = next(size * 10**power for power in range(12) for size in (1, 2, 5) if longest <= 12 * size * 10**power)
     return [1, *(tick for tick in range(step, longest + 1, step) if tick > 1)]
