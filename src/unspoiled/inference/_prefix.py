@@ -46,7 +46,7 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Return how many tokens all prompts begin with, less than the length of the shortest."""
     if not prompts:
         return 0
-    first, last = min(prompts), max(prompts)  # whatever these two share, all between them share
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # whatever these two share, all between them share
     limit = min(map(len, prompts)) - 1
     length = 0
     while length < limit and first[length] == last[length]:
