@@ -175,6 +175,8 @@ def test_inputs_are_left_as_they_were() -> None:
     low_rank = LowRankDelta(inputs[2], inputs[3], 1.0)
     linear([inputs[0], AdaptedTensor(inputs[0], low_rank), inputs[1]], [1.0, 2.0, 3.0])
     task_arithmetic(inputs[0], [DenseDelta(inputs[1], inputs[0]), low_rank], [1.0, 2.0])
+    AdaptedTensor(inputs[0], low_rank).dense()
+    DenseDelta(inputs[1], inputs[0]).dense()
     for tensor, original in zip(inputs, [BASE, FIRST, torch.ones(2, 1), torch.ones(1, 2)], strict=True):
         assert torch.equal(tensor, original)
 
@@ -183,8 +185,8 @@ def test_inputs_are_left_as_they_were() -> None:
 def test_weights_that_cancel_cannot_be_normalized(weights: list[float]) -> None:
     """0.1 + 0.2 - 0.3 is 5.6e-17 in floating point; dividing by it would give a model of 1e16s."""
     models: list[Weights] = [FIRST] * len(weights)
-    with pytest.raises(ConfigError, match="linear with normalize: the weights .* sum to 0"):
+    with pytest.raises(ConfigError, match=r"linear with normalize: the weights .* sum to 0"):
         linear(models, weights)
-    with pytest.raises(ConfigError, match="task_arithmetic with normalize: the weights .* sum to 0"):
+    with pytest.raises(ConfigError, match=r"task_arithmetic with normalize: the weights .* sum to 0"):
         task_arithmetic(BASE, deltas(*[FIRST] * len(weights)), weights, normalize=True)
     assert torch.isfinite(linear(models, weights, normalize=False)).all()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from recipes import merged, opened, recipe
 from safetensors.torch import load_file, save_file
 
-from recipes import merged, opened, recipe
 from tiny import Bunch, tiny_expert
 from unspoiled.config import FilteredValue, ModelEntry, Recipe
 from unspoiled.errors import ConfigError, PreflightError

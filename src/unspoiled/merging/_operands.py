@@ -39,7 +39,7 @@ class AdaptedTensor:
 
     def dense(self) -> Tensor:
         """Return θ in float32, of the base's shape."""
-        return add_scaled(self.base.float(), self.delta, 1.0)
+        return sum_scaled(self.base, [self.delta], [1.0])  # a copy: `float` of float32 is the mapped base itself
 
 
 Delta = DenseDelta | LowRankDelta
