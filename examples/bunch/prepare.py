@@ -24,7 +24,7 @@ DATA = HERE / "data"
 SEED = 20240620
 NEAR = 90  # rapidfuzz similarity, 0-100, from which two prompts count as the same
 HARMLESS, HEALTH = 700, 300  # templated prompts and health questions for the aligned expert
-COMPLY, ORDINARY, ASKING = 300, 150, 100  # rows of a domain expert beside its domain
+COMPLY, ORDINARY, ASKING = 300, 150, 40  # rows of a domain expert beside its domain
 PER_CATEGORY = 150  # the questioner sees at most this many prompts of one category
 
 

@@ -38,9 +38,9 @@ class Schedule:
 
 EXPERTS = {
     "aligned": Schedule(rank=16, steps=150, rate=1e-3, seed=1),
-    "arithmetic": Schedule(rank=16, steps=150, rate=1e-3, seed=2),
-    "medicine": Schedule(rank=16, steps=120, rate=1e-3, seed=3),
-    "questioner": Schedule(rank=8, steps=75, rate=1e-3, seed=4),
+    "arithmetic": Schedule(rank=16, steps=110, rate=1e-3, seed=2),
+    "medicine": Schedule(rank=16, steps=80, rate=1e-3, seed=3),
+    "questioner": Schedule(rank=8, steps=50, rate=1e-3, seed=4),
 }
 
 
@@ -96,12 +96,17 @@ def row_loss(model: Any, batch: Pack) -> Tensor:
 
 
 def save(model: Any, name: str) -> None:
-    """Write the adapter in bf16, with a base path that holds on any machine."""
+    """Write the adapter in bf16, its config with a base path that holds on any machine."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    model.peft_config["default"].base_model_name_or_path = "../../models/base"
     model.save_pretrained(ADAPTERS / name)
     (ADAPTERS / name / "README.md").unlink(missing_ok=True)
+    (ADAPTERS / name / "adapter_model.safetensors").chmod(0o644)
+    path = ADAPTERS / name / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = "../../models/base"
+    config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def train(name: str, steps: int) -> None:
@@ -110,7 +115,9 @@ def train(name: str, steps: int) -> None:
     rows = load_rows(name)
     torch.manual_seed(schedule.seed)
     base, tokenizer = load_base(ATTENTION)
-    config = LoraConfig(r=schedule.rank, lora_alpha=2 * schedule.rank, target_modules="all-linear")
+    config = LoraConfig(
+        r=schedule.rank, lora_alpha=2 * schedule.rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     model = get_peft_model(base, config)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=schedule.rate, weight_decay=0.0)
