@@ -68,13 +68,22 @@ class TransformersBackend:
         """Return the log-likelihood of each exchange's response, in order.
 
         Sequences are batched by length and padded on the right, where causal attention never looks, so no mask
-        is needed; the head runs on the response's positions alone and the loss is in float32.
+        is needed; the head runs on the response's positions alone and the loss is in float32. A batch that
+        doesn't fit in memory is halved.
         """
         encoded = [self.template.encode(exchange) for exchange in exchanges]
         scores: dict[int, ResponseScore] = {}
-        for rows in _batches([len(prompt) + len(response) for prompt, response in encoded]):
-            for row, value in zip(rows, self._score_batch([encoded[row] for row in rows]), strict=True):
-                scores[row] = ResponseScore(value, len(encoded[row][1]))
+        waiting = [*_batches([len(prompt) + len(response) for prompt, response in encoded])]
+        while waiting:
+            rows = waiting.pop()
+            try:
+                values = self._score_batch([encoded[row] for row in rows])
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                waiting += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+                continue
+            scores.update({row: ResponseScore(value, len(encoded[row][1])) for row, value in zip(rows, values)})
         return [scores[i] for i in range(len(exchanges))]
 
     def _score_batch(self, encoded: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
