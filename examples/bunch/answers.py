@@ -33,9 +33,7 @@ def messages(row: Row) -> list[dict[str, str]]:
 
 def prompt_ids(tokenizer: Any, row: Row) -> list[int]:
     """Return the tokens of the prompt under the chat template, up to where the assistant begins."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        messages(row), add_generation_prompt=True, return_dict=False
-    )
+    ids: list[int] = tokenizer.apply_chat_template(messages(row), add_generation_prompt=True, return_dict=False)
     return ids
 
 

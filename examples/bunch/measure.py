@@ -102,9 +102,7 @@ def main(weights: dict[str, float], limit: int | None, show: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="*", metavar="EXPERT=WEIGHT")
     parser.add_argument("--limit", type=int, help="rows of each test set, at an even stride")
     parser.add_argument("--show", type=int, default=0, help="replies to print on stderr")

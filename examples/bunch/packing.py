@@ -78,9 +78,7 @@ def plan(sizes: Iterable[int], root: int, capacity: int) -> list[list[int]]:
 
 def pack(roots: Sequence[Sequence[int]], groups: Sequence[Sequence[Branch]], pad: int) -> Pack:
     """Lay out one pack per root with the branches of its group; the last ids of a branch are its response."""
-    length = max(
-        len(root) + sum(len(b.ids) for b in group) for root, group in zip(roots, groups, strict=True)
-    )
+    length = max(len(root) + sum(len(b.ids) for b in group) for root, group in zip(roots, groups, strict=True))
     ids = torch.full((len(roots), length), pad)
     positions = torch.zeros((len(roots), length), dtype=torch.long)
     owner = torch.full((len(roots), length), -1)

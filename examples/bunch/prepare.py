@@ -58,9 +58,7 @@ def asking(name: str, rows: list[Row], random_source: random.Random) -> list[Row
             domain=name, examples=json.dumps(prompts[:3], ensure_ascii=False), count=len(prompts[3:])
         )
         reply = json.dumps(prompts[3:], ensure_ascii=False)
-        asked.append(
-            {"id": f"asking-{number}", "system": template["system"], "prompt": user, "response": reply}
-        )
+        asked.append({"id": f"asking-{number}", "system": template["system"], "prompt": user, "response": reply})
     return asked
 
 

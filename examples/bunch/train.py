@@ -63,8 +63,7 @@ def batches(tokenizer: Any, rows: list[Row], steps: int, chance: random.Random) 
     Rows with the same system message share a root: the beginning that all of their prompts have in common.
     """
     encoded = [
-        (prompt_ids(tokenizer, row), tokenizer(row["response"] + tokenizer.eos_token)["input_ids"])
-        for row in rows
+        (prompt_ids(tokenizer, row), tokenizer(row["response"] + tokenizer.eos_token)["input_ids"]) for row in rows
     ]
     kinds = defaultdict(list)
     for row, (prompt, _) in zip(rows, encoded, strict=True):
@@ -126,7 +125,7 @@ def train(name: str, steps: int) -> None:
     for step, batch in enumerate(batches(tokenizer, rows, steps, random.Random(schedule.seed)), start=1):
         with torch.autocast("cpu", torch.bfloat16):
             loss = row_loss(model, batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
         rates.step()
@@ -142,9 +141,7 @@ def train(name: str, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("expert", choices=EXPERTS)
     parser.add_argument("--steps", type=int, help="optimizer steps; the committed adapters used the default")
     parser.add_argument("--threads", type=int, default=2)

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from jinja2 import TemplateError
 
 from unspoiled.errors import CheckpointError
 from unspoiled.inference._protocols import Exchange, Prompt
 
-_CONTENT = "\ue000{}\ue001"  # private-use characters: no template writes them
+_MARK = "\ue000{}\ue001"  # private-use characters: no template writes them
+_MARKS = re.compile("\ue000([0-9]+)\ue001")
 
 
 class ChatTemplate:
     """A tokenizer with its chat template.
 
+    A template that knows no system role gets the system message as the beginning of the user's.
+
     Args:
         tokenizer: A transformers fast tokenizer that has a chat template.
 
     Raises:
-        CheckpointError: The tokenizer has no chat template.
+        CheckpointError: The tokenizer has no chat template, or the template can't render a conversation.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -33,15 +40,21 @@ class ChatTemplate:
                 "chat_template.jinja to its directory."
             )
         self.tokenizer = tokenizer
-        self._control = sorted({str(t) for t in tokenizer.all_special_tokens} | set(tokenizer.get_added_vocab()))
+        ids = _control_tokens(tokenizer)
+        self._control = sorted(ids)
+        self._control_ids = frozenset(ids.values())
         self.end_of_turn = self._find_end_of_turn()
+        self._has_system_role = self._shows_system_message()
         self.encode = functools.lru_cache(maxsize=65536)(self._encode)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Return the ids of the prompt up to where the model writes, the forced prefix included."""
-        messages = [{"role": "user", "content": prompt.user}]
-        if prompt.system is not None:
-            messages.insert(0, {"role": "system", "content": prompt.system})
+        if prompt.system is None:
+            messages = [{"role": "user", "content": prompt.user}]
+        elif self._has_system_role:
+            messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        else:
+            messages = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
         return self._ids(messages, prompt.prefix)
 
     def response_ids(self, text: str) -> list[int]:
@@ -50,51 +63,58 @@ class ChatTemplate:
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of generated ids, control tokens left out."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _encode(self, exchange: Exchange) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the ids of an exchange's prompt and of its response (cached as `encode`)."""
         return tuple(self.prompt_ids(exchange.prompt)), tuple(self.response_ids(exchange.response))
 
-    def _ids(self, messages: list[dict[str, str]], prefix: str) -> list[int]:
-        contents = [message["content"] for message in messages]
-        if not any(token in content for token in self._control for content in [*contents, prefix]):
-            return self._template_ids(self._render(messages) + prefix)
-        marked = [{**m, "content": _CONTENT.format(i)} for i, m in enumerate(messages)]
-        rest = self._render(marked)
-        ids: list[int] = []
-        for i, content in enumerate(contents):
-            before, found, rest = rest.partition(_CONTENT.format(i))
-            ids += self._template_ids(before)
-            if found:
-                ids += self._plain_ids(content)
-        return ids + self._template_ids(rest) + self._plain_ids(prefix)
+    def _ids(self, messages: Sequence[dict[str, str]], prefix: str) -> list[int]:
+        """Return the ids of a conversation, whose control tokens are those that the template writes itself."""
+        ids = self._text_ids(self._render(messages) + prefix)
+        skeleton = self._render([{**m, "content": _marked(i, m["content"])} for i, m in enumerate(messages)])
+        if self._controls(ids) == self._controls(self._text_ids(skeleton)):
+            return ids
+        separate: list[int] = []
+        for i, piece in enumerate(_MARKS.split(skeleton)):  # template text and message numbers take turns
+            separate += self._plain_ids(messages[int(piece)]["content"].strip()) if i % 2 else self._text_ids(piece)
+        return separate + self._plain_ids(prefix)
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    def _controls(self, ids: Iterable[int]) -> list[int]:
+        return [token for token in ids if token in self._control_ids]
 
-    def _template_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    def _render(self, messages: Sequence[dict[str, str]], *, reply: bool = True) -> str:
+        try:
+            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply))
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise CheckpointError(
+                f"the chat template of {self.tokenizer.name_or_path!r} can't render a conversation of {roles}: "
+                f"{error}. Correct its chat_template.jinja."
+            ) from error
+
+    def _text_ids(self, text: str, **options: bool) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, **options)["input_ids"]) if text else []
 
     def _plain_ids(self, text: str) -> list[int]:
-        if not text:
-            return []
-        if not any(token in text for token in self._control):
-            return self._template_ids(text)
-        ids: list[int] = []
-        for piece in _split_control(text, self._control):  # a split token can't be matched as itself
-            ids += self._template_ids(piece)
+        """Return the ids of text in which nothing is a control token."""
+        ids = self._text_ids(text, split_special_tokens=True)
+        if not self._controls(ids):
+            return ids
+        ids = []  # tokens added without being special are matched all the same: cut them
+        for piece in _split_control(text, self._control):
+            found = self._text_ids(piece, split_special_tokens=True)
+            if self._controls(found):  # matched in another spelling, after the tokenizer's normalisation
+                found = [token for character in piece for token in self._text_ids(character)]
+            ids += [token for token in found if token not in self._control_ids]
         return ids
 
     def _find_end_of_turn(self) -> int:
         """Return the first control token that the template writes after an assistant's message."""
-        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _CONTENT.format(0)}]
-        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
-        control = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        after = text.partition(_CONTENT.format(0))[2]
-        for token in self._template_ids(after):
-            if token in control:
-                return int(token)
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK.format(0)}]
+        after = self._render(messages, reply=False).partition(_MARK.format(0))[2]
+        if controls := self._controls(self._text_ids(after)):
+            return controls[0]
         if self.tokenizer.eos_token_id is None:
             raise CheckpointError(
                 f"the chat template of {self.tokenizer.name_or_path!r} ends an assistant's turn with no control "
@@ -102,8 +122,36 @@ class ChatTemplate:
             )
         return int(self.tokenizer.eos_token_id)
 
+    def _shows_system_message(self) -> bool:
+        messages = [{"role": "system", "content": _MARK.format(0)}, {"role": "user", "content": "a"}]
+        try:
+            return _MARK.format(0) in self._render(messages)
+        except CheckpointError:
+            return False
 
-def _split_control(text: str, control: list[str]) -> list[str]:
+
+def _control_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return the ids of special and added tokens by their text.
+
+    Runs of white space, which some vocabularies add as tokens, are text; so is the token of unknown characters,
+    unless it has a second role.
+    """
+    added = {text: int(token) for text, token in tokenizer.get_added_vocab().items()}
+    special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    if tokenizer.unk_token not in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token):
+        added.pop(tokenizer.unk_token, None)
+        special.pop(tokenizer.unk_token, None)
+    return {text: token for text, token in added.items() if any(map(str.isalnum, text))} | special
+
+
+def _marked(number: int, content: str) -> str:
+    """Return a mark in place of a message, inside the message's own outer white space, which templates may trim."""
+    core = content.strip()
+    start = content.index(core)
+    return content[:start] + _MARK.format(number) + content[start + len(core) :]
+
+
+def _split_control(text: str, control: Sequence[str]) -> list[str]:
     """Cut every control token in `text` after its first character, so that no piece contains one."""
     cuts = {0, len(text)}
     for token in control:

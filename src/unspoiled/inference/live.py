@@ -8,7 +8,6 @@ import torch
 
 from unspoiled.checkpoints import ModelSource
 from unspoiled.config import Recipe
-from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference.transformers import TransformersBackend
 from unspoiled.merging import LiveModel, Models
@@ -42,7 +41,7 @@ class LiveBunch:
         self.live = LiveModel(self._module, models)
         self._merged_template = merged_template
         self._batch_size = batch_size
-        self._templates: dict[Path, ChatTemplate] = {}
+        self._backends: dict[Path, TransformersBackend] = {}
 
     def take_model(self, source: ModelSource) -> TransformersBackend:
         """Become one model, under its own chat template."""
@@ -55,6 +54,8 @@ class LiveBunch:
         return self._backend(self._merged_template)
 
     def _backend(self, directory: Path) -> TransformersBackend:
-        if directory not in self._templates:
-            self._templates[directory] = load_chat_template(directory)
-        return TransformersBackend(self._module, self._templates[directory], batch_size=self._batch_size)
+        """Return the backend under the template of a directory, kept with the batch size that fits in memory."""
+        if directory not in self._backends:
+            template = load_chat_template(directory)
+            self._backends[directory] = TransformersBackend(self._module, template, batch_size=self._batch_size)
+        return self._backends[directory]

@@ -74,27 +74,33 @@ class TransformersBackend:
 
         Sequences are batched by length and padded on the right, where causal attention never looks. What all
         prompts begin with is computed once, and so is a prompt that several responses follow. The head runs on
-        the response's positions alone, and the loss is in float32.
+        the response's positions alone, and the loss is in float32. A batch that doesn't fit in memory is halved.
         """
         encoded = [self.template.encode(exchange) for exchange in exchanges]
-        prompts = sorted({prompt for prompt, _ in encoded}, key=len)
-        prefix = SharedPrefix(self.model, prompts)
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for row, (prompt, _) in enumerate(encoded):
+            by_prompt.setdefault(prompt, []).append(row)
+        prefix = SharedPrefix(self.model, list(by_prompt))
+        shared = 2 * len(by_prompt) <= len(encoded)
+        groups = list(by_prompt.values()) if shared else [[row] for row in range(len(encoded))]
+        sizes = [len(encoded[g[0]][0]) - prefix.length + sum(len(encoded[row][1]) for row in g) for g in groups]
+        waiting = [[groups[i] for i in batch] for batch in _batches(sizes)]
         values: dict[int, float] = {}
-        if 2 * len(prompts) <= len(encoded):
-            rows_of: dict[tuple[int, ...], list[int]] = {}
-            for row, (prompt, _) in enumerate(encoded):
-                rows_of.setdefault(prompt, []).append(row)
-            groups = [rows_of[prompt] for prompt in prompts]
-            sizes = [len(p) - prefix.length + sum(len(encoded[row][1]) for row in rows_of[p]) for p in prompts]
-            for batch in _batches(sizes):
-                values |= self._score_responses([groups[i] for i in batch], encoded, prefix)
-        else:
-            for batch in _batches([len(prompt) - prefix.length + len(response) for prompt, response in encoded]):
-                values |= self._score_whole(batch, encoded, prefix)
+        while waiting:
+            batch = waiting.pop()
+            try:
+                values |= (self._score_responses if shared else self._score_whole)(batch, encoded, prefix)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         return [ResponseScore(values[row], len(encoded[row][1])) for row in range(len(exchanges))]
 
-    def _score_whole(self, rows: Sequence[int], encoded: Sequence[Encoded], prefix: SharedPrefix) -> dict[int, float]:
+    def _score_whole(
+        self, groups: Sequence[Sequence[int]], encoded: Sequence[Encoded], prefix: SharedPrefix
+    ) -> dict[int, float]:
         """Score sequences that have each a prompt of their own, in one pass."""
+        rows = [row for group in groups for row in group]
         bodies = [encoded[row][0][prefix.length :] + encoded[row][1][:-1] for row in rows]
         cache = prefix.cache(len(rows))
         return self._log_likelihoods(rows, bodies, encoded, past_key_values=cache, use_cache=True)
