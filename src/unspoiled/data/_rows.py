@@ -89,6 +89,11 @@ def split_of(prompt: str, selection_share: float) -> Split:
     return "selection" if draw < selection_share else "search"
 
 
+def is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8: a JSON escape can hold half a character (`\\ud83d`)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON lines, all or nothing."""
     write_jsonl_atomic(path, [asdict(row) for row in rows])
@@ -126,6 +131,8 @@ def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) ->
     prompt, answer, choices = row.get("prompt"), row.get("answer"), row.get("choices", [])
     if not isinstance(prompt, str) or not prompt.strip():
         raise refuse(f"'prompt' is {prompt!r}: give the user's message as text.")
+    if not all(map(is_unicode, [t for t in [prompt, answer, *(choices if isinstance(choices, list) else [])] if isinstance(t, str)])):
+        raise refuse("a text holds half a character: correct its \\u escape.")
     if answers and not (isinstance(answer, str) and answer.strip()):
         raise refuse(f"'answer' is {answer!r}: give the right answer as text.")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
