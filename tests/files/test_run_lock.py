@@ -22,9 +22,7 @@ with RunLock(Path(sys.argv[1])):
 
 
 def hold(directory: Path) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -33,9 +31,7 @@ def hold(directory: Path) -> "subprocess.Popen[str]":
 def test_the_second_process_is_refused_with_the_pid_of_the_first_until_that_is_killed(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     with hold(directory) as process:
-        with pytest.raises(
-            RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")
-        ):
+        with pytest.raises(RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")):
             RunLock(directory).__enter__()
         process.send_signal(signal.SIGKILL)
         process.wait()

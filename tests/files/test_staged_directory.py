@@ -48,9 +48,7 @@ def names(directory: Path) -> list[str]:
 def content(directory: Path) -> dict[str, str] | None:
     if not directory.exists():
         return None
-    return {
-        str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
 
 
 def make(directory: Path, files: dict[str, str]) -> None:
@@ -67,9 +65,7 @@ def publish_and_die(destination: Path, step: int) -> bool:
 
 
 @pytest.mark.parametrize("old", [None, OLD])
-def test_a_process_killed_at_any_step_leaves_absent_old_or_new(
-    tmp_path: Path, old: dict[str, str] | None
-) -> None:
+def test_a_process_killed_at_any_step_leaves_absent_old_or_new(tmp_path: Path, old: dict[str, str] | None) -> None:
     published = set()
     for step in range(100):
         destination = tmp_path / str(step) / "model"
@@ -81,9 +77,7 @@ def test_a_process_killed_at_any_step_leaves_absent_old_or_new(
         assert state in (None, old, NEW)
         with pytest.raises(KeyError), staged_directory(destination):
             raise KeyError  # entering sweeps
-        assert content(destination) == (NEW if state == NEW else old), (
-            "an old version lost its place for good"
-        )
+        assert content(destination) == (NEW if state == NEW else old), "an old version lost its place for good"
         assert names(destination.parent) == ([] if content(destination) is None else ["model"])
         published.add(state == NEW)
     assert content(destination) == NEW

@@ -130,9 +130,7 @@ def hostile_inputs(inputs) -> ReportInputs:
     return dataclasses.replace(
         inputs,
         title=HOSTILE,
-        results=found.model_copy(
-            update={"models": models, "provenance": {HOSTILE: HOSTILE, "guard": HOSTILE}}
-        ),
+        results=found.model_copy(update={"models": models, "provenance": {HOSTILE: HOSTILE, "guard": HOSTILE}}),
         winner=names[6],
         recipes={names[6]: table},
         trials=[TrialPoint(i, HOSTILE + str(i % 2), 2.0 - i / 10, 1.0, 1.0) for i in range(6)],
@@ -140,7 +138,6 @@ def hostile_inputs(inputs) -> ReportInputs:
         stage_seconds={HOSTILE: 1.0},
         recipe_yaml=HOSTILE,
         command=HOSTILE,
-        responses=[ResponseRow(HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE), "b": (HOSTILE, "refused")})]
-        * 3,
+        responses=[ResponseRow(HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE), "b": (HOSTILE, "refused")})] * 3,
         not_tested=[HOSTILE],
     )

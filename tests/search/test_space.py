@@ -40,13 +40,9 @@ def test_the_genome_runs_expert_by_expert_from_first_to_last_layer(
 @pytest.mark.parametrize("granularity", ["model", "group", "layer"])
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_recipe_file_gives_back_the_genomes_bits(
-    method: str, granularity: Granularity, data: st.DataObject
-) -> None:
+def test_a_recipe_file_gives_back_the_genomes_bits(method: str, granularity: Granularity, data: st.DataObject) -> None:
     layers = data.draw(st.integers(1, 9))
-    searched = space(
-        method=method, granularity=granularity, layers=layers, groups=data.draw(st.integers(1, layers))
-    )
+    searched = space(method=method, granularity=granularity, layers=layers, groups=data.draw(st.integers(1, layers)))
     genome = data.draw(st.lists(WEIGHTS, min_size=searched.size, max_size=searched.size))
     recipe = searched.recipe(genome)
     reread = parse_recipe(recipe.to_yaml(), "recipe.yaml")

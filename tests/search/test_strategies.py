@@ -97,12 +97,12 @@ def test_evolve_is_a_function_of_its_seed_and_of_what_it_is_told() -> None:
 
 
 def test_evolve_neither_feels_nor_touches_the_global_generator() -> None:
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     undisturbed = play(Evolve(space(), trials=12, seed=5), Bowl([0.8, 0.3]))
-    np.random.seed(2)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+    np.random.seed(2)
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     disturbed = play(Evolve(space(), trials=12, seed=5), Bowl([0.8, 0.3]))
-    after = np.random.get_state()[1]  # type: ignore[index]  # noqa: NPY002
+    after = np.random.get_state()[1]  # type: ignore[index]
     assert disturbed == undisturbed
     assert (before == after).all()
 

@@ -131,12 +131,12 @@ def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) ->
     prompt, answer, choices = row.get("prompt"), row.get("answer"), row.get("choices", [])
     if not isinstance(prompt, str) or not prompt.strip():
         raise refuse(f"'prompt' is {prompt!r}: give the user's message as text.")
-    if not all(map(is_unicode, [t for t in [prompt, answer, *(choices if isinstance(choices, list) else [])] if isinstance(t, str)])):
-        raise refuse("a text holds half a character: correct its \\u escape.")
     if answers and not (isinstance(answer, str) and answer.strip()):
         raise refuse(f"'answer' is {answer!r}: give the right answer as text.")
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         raise refuse(f"'choices' is {choices!r}: give a list of texts, or leave it out.")
     if choices and answers and answer not in choices:
         raise refuse(f"'answer' {answer!r} is not among 'choices' {choices!r}.")
+    if not all(map(is_unicode, [prompt, *choices, answer if answers else "", str(row.get("id", ""))])):
+        raise refuse("a text holds half a character: correct its \\u escape.")
     return TestPrompt(str(row.get("id", prompt_id(prompt))), prompt, answer if answers else None, tuple(choices))
