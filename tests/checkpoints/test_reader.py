@@ -68,6 +68,7 @@ def test_unaligned_scalar_and_empty_tensors_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     checkpoint = open_checkpoint(tmp_path)
     assert torch.equal(checkpoint.read("odd"), values)
+    assert checkpoint.read("odd").data_ptr() % 4 == 0, "copied to an aligned place"
     assert checkpoint.read("scalar").shape == ()
     assert checkpoint.read("scalar").item() == 2.0
     assert checkpoint.read("void").shape == (0, 2)

@@ -1,5 +1,6 @@
 """Directories published by rename, with processes killed at every step of it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -83,6 +84,29 @@ def test_a_process_killed_at_any_step_leaves_absent_old_or_new(tmp_path: Path, o
     assert content(destination) == NEW
     assert names(destination.parent) == ["model"]
     assert published == {False, True}, "the steps before and after publishing were both tried"
+
+
+def test_every_file_reaches_the_disk_before_the_directory_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real_fsync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        flushed.append("(renamed)")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    with staged_directory(tmp_path / "model") as staging:
+        make(staging, NEW)
+    before, after = flushed[: flushed.index("(renamed)")], flushed[flushed.index("(renamed)") + 1 :]
+    assert set(before) == {"weights", "more", MANIFEST_NAME, "sub", staging.name}
+    assert after == [tmp_path.name]
 
 
 def test_replaces_what_we_wrote_and_nothing_else(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ class Parameter:
 
     Args:
         name: The name in mergekit's YAML.
-        default: The value where a recipe is silent; None makes it required.
+        default: The value where a recipe is silent; None makes it required, true or false makes it a switch.
         low: Smallest allowed value (inclusive).
         high: Largest allowed value (inclusive).
-        scope: `model` for one value per expert, `merge` for one value per merge.
+        scope: `model` for one value per expert, `merge` for one value for all of them; either may differ
+            between tensors, by gradients and filters.
     """
 
     name: str
@@ -29,6 +30,11 @@ class Parameter:
     low: float = float("-inf")
     high: float = float("inf")
     scope: Literal["model", "merge"] = "model"
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the value is true or false."""
+        return isinstance(self.default, bool)
 
 
 class MergeFunction(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
+from unspoiled.errors import ConfigError
+
+_CANCELLED = 1e-9  # a sum this small beside its terms is rounding: 0.1 + 0.2 - 0.3 is 6e-17, not 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class AdaptedTensor:
 
     def dense(self) -> Tensor:
         """Return θ in float32, of the base's shape."""
-        return add_scaled(self.base.float(), self.delta, 1.0)
+        return sum_scaled(self.base, [self.delta], [1.0])  # a copy: `float` of float32 is the mapped base itself
 
 
 Delta = DenseDelta | LowRankDelta
@@ -64,4 +68,18 @@ def sum_scaled(start: Tensor, operands: Sequence[Delta | Weights], weights: Sequ
     for operand, weight in zip(operands, weights, strict=True):
         if weight != 0.0:
             total = add_scaled(total, operand, weight)
+    return total
+
+
+def total_weight(weights: Sequence[float], method: str) -> float:
+    """Return Σ weightᵢ, by which `normalize` divides.
+
+    Raises:
+        ConfigError: The weights sum to zero, up to rounding.
+    """
+    total = math.fsum(weights)
+    if abs(total) <= _CANCELLED * math.fsum(map(abs, weights)):
+        raise ConfigError(
+            f"{method} with normalize: the weights {list(weights)} sum to 0. Change them, or set normalize: false."
+        )
     return total

@@ -53,6 +53,14 @@ class Models:
         return count_layers(self.output.shapes)
 
 
+@dataclass(frozen=True)
+class _Coefficients:
+    """What the recipe says for one tensor: a value per merge, or one per merged model."""
+
+    merge: dict[str, float | bool]
+    model: dict[str, list[float | bool]]
+
+
 class MergePlan:
     """A recipe bound to its opened models: says what each output tensor is, one tensor at a time.
 
@@ -61,7 +69,7 @@ class MergePlan:
         models: The opened models, which must include all that the recipe names.
 
     Raises:
-        ConfigError: The method is unknown, or a parameter is unknown, missing or out of range.
+        ConfigError: The method is unknown, or a parameter is unknown, or missing or out of range for a tensor.
         PreflightError: The models' tensors don't have the same names and shapes.
     """
 
@@ -85,7 +93,7 @@ class MergePlan:
         self._layer_count = models.layer_count
         self._require_known_parameters()
         self._require_same_tensors()
-        self._merge_values = {p.name: self._value(p, None, "") for p in self.method.parameters if p.scope == "merge"}
+        self._coefficients = {name: self._resolve(name) for name in self.output.shapes}
         self._one_checkpoint = len({source.directory for source in [self.reference, *self._inputs]}) == 1
 
     @cached_property
@@ -108,7 +116,7 @@ class MergePlan:
         """Say whether every input holds the same tensor and the method passes it through unchanged."""
         return (
             self._one_checkpoint
-            and self.method.keeps_common(self._merge_values)
+            and self.method.keeps_common(self._coefficients[name].merge)
             and all(source.delta(name) is None for source in [self.reference, *self._inputs])
         )
 
@@ -116,10 +124,8 @@ class MergePlan:
         """Return the merged tensor `name` in float32, before the cast to the output's dtype."""
         if self.is_common(name):
             return self.reference.read(name).float()
-        coefficients: dict[str, object] = dict(self._merge_values)
-        for parameter in self.method.parameters:
-            if parameter.scope == "model":
-                coefficients[parameter.name] = [self._value(parameter, index, name) for index, _ in self._entries]
+        found = self._coefficients[name]
+        coefficients: dict[str, object] = {**found.merge, **found.model}
         if self.method.operands == "tensors":
             return self.method.merge(None, [_weights(source, name) for source in self._inputs], **coefficients)
         assert self._base is not None
@@ -135,16 +141,32 @@ class MergePlan:
             return low_rank
         return DenseDelta(dense_weights(source, name), base)
 
+    def _resolve(self, name: str) -> _Coefficients:
+        merge: dict[str, float | bool] = {}
+        model: dict[str, list[float | bool]] = {}
+        for parameter in self.method.parameters:
+            if parameter.scope == "merge":
+                merge[parameter.name] = self._value(parameter, None, name)
+            else:
+                model[parameter.name] = [self._value(parameter, index, name) for index, _ in self._entries]
+        return _Coefficients(merge, model)
+
     def _value(self, parameter: Parameter, index: int | None, name: str) -> float | bool:
         value = self.recipe.parameter(
             parameter.name, index, tensor=name, layer=self._layers.get(name), layers=self._layer_count
         )
-        where = f"parameter {parameter.name!r} of {self.method.name!r}" + (f" for tensor {name!r}" if name else "")
+        where = f"parameter {parameter.name!r} of {self.method.name!r} for tensor {name!r}"
         if value is None:
             if parameter.default is None:
                 model = "" if index is None else f" for model {self.recipe.models[index].model!r}"
                 raise ConfigError(f"{where} is missing{model}: set it under the model's or the recipe's `parameters`.")
             return parameter.default
+        if parameter.is_switch:
+            if value not in (0, 1):
+                raise ConfigError(f"{where} is {value!r}: it must be true or false.")
+            return bool(value)
+        if isinstance(value, bool):
+            raise ConfigError(f"{where} is {str(value).lower()}: it must be a number.")
         if not parameter.low <= value <= parameter.high:
             raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
         return value

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unspoiled.errors import ConfigError
 from unspoiled.merging._method import Parameter, method
-from unspoiled.merging._operands import AdaptedTensor, Weights, sum_scaled
+from unspoiled.merging._operands import AdaptedTensor, Weights, sum_scaled, total_weight
 
 
 @method(
@@ -36,9 +35,7 @@ def linear(
         ConfigError: `normalize` is set and the weights sum to zero.
     """
     if normalize:
-        total = sum(weight)
-        if total == 0:
-            raise ConfigError("linear with normalize: the weights sum to 0. Set normalize: false.")
+        total = total_weight(weight, "linear")
         weight = [w / total for w in weight]
     first = tensors[0].base if isinstance(tensors[0], AdaptedTensor) else tensors[0]
     return sum_scaled(torch.zeros(first.shape, dtype=torch.float32), tensors, weight)

@@ -28,11 +28,13 @@ class LiveModel:
     def __init__(self, model: nn.Module, models: Models) -> None:
         self.model = model
         self.models = models
-        if not models.output.tied:
-            _untie(model)
-        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        _tie(model, models.output.tied)
+        self._tensors = {
+            **dict(model.named_buffers(remove_duplicate=False)),
+            **dict(model.named_parameters(remove_duplicate=False)),
+        }
         self._holds: dict[str, object] = {}
-        strangers = sorted(models.output.shapes.keys() - self._parameters.keys() - dict(model.named_buffers()).keys())
+        strangers = sorted(models.output.shapes.keys() - self._tensors.keys())
         if strangers:
             raise PreflightError(
                 f"{len(strangers)} checkpoint tensors have no parameter of their name in "
@@ -47,7 +49,7 @@ class LiveModel:
         for name in plan.names:
             common = ("common", str(plan.reference.directory), name) if plan.is_common(name) else None
             if common is None or self._holds.get(name) != common:
-                self._parameters[name].copy_(plan.merge(name))
+                self._tensors[name].copy_(plan.merge(name))
             self._holds[name] = common
 
     @torch.no_grad()
@@ -56,12 +58,20 @@ class LiveModel:
         for name in self.models.output.shapes:
             common = ("common", str(source.directory), name) if source.delta(name) is None else None
             if common is None or self._holds.get(name) != common:
-                self._parameters[name].copy_(dense_weights(source, name))
+                self._tensors[name].copy_(dense_weights(source, name))
             self._holds[name] = common
 
 
-def _untie(model: nn.Module) -> None:
-    """Give a tied output head weights of its own, as one untied model of a bunch unties the merge."""
+def _tie(model: nn.Module, tied: bool) -> None:
+    """Make the output head and the input embedding one parameter, or two, as the merge has it.
+
+    One untied model of a bunch unties the merge. A tied one may come with a stored copy of its head, which
+    would otherwise keep its first values for ever.
+    """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
-    if head.weight is embedding.weight:
+    if head is None:
+        return
+    if tied:
+        head.weight = embedding.weight
+    elif head.weight is embedding.weight:
         head.weight = nn.Parameter(head.weight.detach().clone())

@@ -93,6 +93,8 @@ def materialize(
 
 def _checked(plan: MergePlan, models: Models, name: str) -> torch.Tensor:
     merged = plan.merge(name)
+    if merged.numel() == 0:
+        return merged.to(plan.dtype)
     low, high = torch.aminmax(merged)  # propagates NaN, so one pass finds NaN, infinity and overflow
     bound = torch.finfo(plan.dtype).max
     if not (low >= -bound and high <= bound):

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from unspoiled.errors import ConfigError
 from unspoiled.merging._method import Parameter, method
-from unspoiled.merging._operands import Delta, sum_scaled
+from unspoiled.merging._operands import Delta, sum_scaled, total_weight
 
 
 @method(
@@ -36,8 +35,5 @@ def task_arithmetic(
     """
     scale = merge["lambda"]
     if normalize:
-        total = sum(weight)
-        if total == 0:
-            raise ConfigError("task_arithmetic with normalize: the weights sum to 0. Set normalize: false.")
-        scale = scale / total
+        scale = scale / total_weight(weight, "task_arithmetic")
     return sum_scaled(base, deltas, [scale * w for w in weight])

@@ -96,7 +96,7 @@ class RunDirectory:
         return {name: float(step["seconds"]) for name, step in self._steps.items()}
 
     def _take_over(self) -> None:
-        entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        entries = [entry for entry in self.path.iterdir() if entry != self._lock.path]
         identity = self.path / _IDENTITY
         if not identity.exists():
             if entries:

@@ -28,8 +28,8 @@ class Evolve:
     name = "evolve"
 
     def __init__(self, space: SearchSpace, *, trials: int, seed: int, step: float = 0.25) -> None:
-        with warnings.catch_warnings():  # it warns of a missing matplotlib, which nothing here draws with
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that matplotlib is missing, which only its plots need
             import cma
 
         self._space = space

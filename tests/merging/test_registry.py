@@ -1,0 +1,49 @@
+"""The registry of methods."""
+
+import inspect
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from unspoiled.errors import ConfigError
+from unspoiled.merging import Method, get_method, method, methods
+
+
+def test_two_methods_cannot_share_a_name() -> None:
+    with pytest.raises(ValueError, match="two merge methods are named 'linear'"):
+
+        @method("linear", parameters=[], operands="tensors", paper="")
+        def another(base: Tensor | None, tensors: Sequence[Tensor]) -> Tensor:
+            return torch.zeros(1)
+
+    assert get_method("linear").merge.__name__ == "linear", "the first one stays"
+
+
+@pytest.mark.parametrize("registered", methods(), ids=lambda registered: registered.name)
+def test_every_method_says_what_a_docs_page_needs(registered: Method) -> None:
+    """The docs page of a method, and the check of a recipe, are made from this."""
+    assert "arXiv" in registered.paper or "doi" in registered.paper
+    assert registered.parameters
+    documentation = inspect.getdoc(registered.merge) or ""
+    for parameter in registered.parameters:
+        assert parameter.name in documentation, f"{parameter.name} is not explained"
+        assert parameter.low < parameter.high
+        assert parameter.default is None or parameter.low <= parameter.default <= parameter.high
+    names = [parameter.name for parameter in registered.parameters]
+    assert len(names) == len(set(names))
+
+
+def test_mergekits_defaults() -> None:
+    defaults = {m.name: {p.name: p.default for p in m.parameters} for m in methods()}
+    assert defaults["linear"] == {"weight": None, "normalize": True}
+    assert defaults["task_arithmetic"] == {"weight": None, "normalize": False, "lambda": 1.0}
+    assert {m.name: m.needs_base for m in methods()} == {"linear": False, "task_arithmetic": True}
+
+
+def test_an_unknown_method_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"unknown merge_method 'task_aritmetic'\. Did you mean 'task_arithmetic'\?"):
+        get_method("task_aritmetic")
+    with pytest.raises(ConfigError, match="This version merges by: linear, task_arithmetic"):
+        get_method("xyz")
