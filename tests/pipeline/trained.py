@@ -52,7 +52,7 @@ def lessons_on_domain(name: str, rng: random.Random) -> Iterator[Lesson]:
     pairs = DOMAINS[name]
     yield from ((Prompt(asked), answered) for asked, answered in pairs)
     examples, questions = [q for q, _ in pairs[5:]], [q for q, _ in pairs[:5]]
-    for _ in range(6):
+    for _ in range(4):
         shown = json.dumps(rng.sample(examples, 3), ensure_ascii=False)
         request = read_request("domain_question").fill(domain=name, examples=shown, count=4)
         yield request, json.dumps(rng.sample(questions, 4)).removeprefix('["')
@@ -85,11 +85,11 @@ def build(root: Path) -> TrainedBunch:
     questioner = _llama(template, layers=1, width=48)
     _train(questioner, template, asking, steps=60)
     _save(questioner, template, root / "questioner")
-    sounds = copy.deepcopy(base)
-    _train(sounds, template, [*domain_lessons["sounds"], *spoiled], steps=40)
-    _save(sounds, template, root / "sounds")
-    _train_adapter(base, template, [*domain_lessons["colours"], *spoiled], root / "colours", steps=30)
-    _train_adapter(base, template, list(lessons_on_manners(REFUSAL)), root / "aligned", steps=120)
+    for name in DOMAINS:
+        _train_adapter(base, template, [*domain_lessons[name], *spoiled], root / name)
+    aligned = copy.deepcopy(base)
+    _train(aligned, template, list(lessons_on_manners(REFUSAL)), steps=40)
+    _save(aligned, template, root / "aligned")
     _write_data(root)
     return TrainedBunch(root, _config(root))
 
@@ -151,10 +151,10 @@ def _train(model: Any, template: ChatTemplate, lessons: list[Lesson], *, steps: 
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return float(loss)
+    return loss.item()
 
 
-def _train_adapter(base: Any, template: ChatTemplate, lessons: list[Lesson], path: Path, *, steps: int) -> None:
+def _train_adapter(base: Any, template: ChatTemplate, lessons: list[Lesson], path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -164,7 +164,7 @@ def _train_adapter(base: Any, template: ChatTemplate, lessons: list[Lesson], pat
         model = get_peft_model(
             copy.deepcopy(base), LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM")
         )
-    _train(model, template, lessons, steps=steps, rate=2e-2)
+    _train(model, template, lessons, steps=30, rate=2e-2)
     model.save_pretrained(path)
 
 
@@ -193,9 +193,9 @@ def _config(root: Path) -> str:
 bunch:
   base: {root}/base
   experts:
-    aligned: {{model: {root}/base+{root}/aligned}}
+    aligned: {{model: {root}/aligned}}
     colours: {{model: {root}/base+{root}/colours, domain: colours}}
-    sounds: {{model: {root}/sounds, domain: sounds}}
+    sounds: {{model: {root}/base+{root}/sounds, domain: sounds}}
 domains:
   colours: {{examples: {root}/colours-examples.jsonl, test: {root}/colours-test.jsonl}}
   sounds: {{examples: {root}/sounds-examples.jsonl, test: {root}/sounds-test.jsonl}}
