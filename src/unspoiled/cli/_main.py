@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -176,7 +177,7 @@ def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, qu
     from unspoiled.pipeline import run as run_pipeline
 
     watcher = ConsoleWatcher(quiet=quiet)
-    command = " ".join(["unspoiled run", str(config), *(f"--set {override}" for override in overrides)])
+    command = shlex.join(["unspoiled", "run", str(config), *(arg for o in overrides for arg in ("--set", o))])
     try:
         return run_pipeline(
             read_run_config(config, overrides=overrides),
