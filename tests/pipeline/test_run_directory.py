@@ -53,7 +53,10 @@ def test_a_step_that_fails_leaves_no_record(tmp_path: Path) -> None:
 def test_a_directory_of_somebody_else_is_refused_untouched(tmp_path: Path, fresh: bool) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
     before = tree(tmp_path)
-    with pytest.raises(RunDirectoryError, match=r"holds \['thesis.txt'\] and no run of ours"), run_in(tmp_path, fresh=fresh):
+    with (
+        pytest.raises(RunDirectoryError, match=r"holds \['thesis.txt'\] and no run of ours"),
+        run_in(tmp_path, fresh=fresh),
+    ):
         pass
     assert tree(tmp_path) == before, "not even a lock is left"
 
