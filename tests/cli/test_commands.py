@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import environment, unspoiled
 from safetensors.torch import load_file
+
+from command import environment, unspoiled
 from tiny import Bunch
 from trained import FinishedRun
-
 from unspoiled.cli._main import cli
 from unspoiled.config import read_recipe
 

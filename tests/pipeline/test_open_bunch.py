@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+
 from command import unspoiled
 from tiny import tiny_base
 from trained import TrainedBunch
-
 from unspoiled.config import read_run_config
 from unspoiled.pipeline import open_bunch
 

@@ -1,4 +1,4 @@
-"""A run directory holds one run: it continues what is its own, refuses what isn't, and leaves no trace where it refuses."""
+"""A run directory holds one run: it continues its own, refuses what is not, and leaves no trace where it refuses."""
 
 import os
 import stat
