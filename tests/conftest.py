@@ -1,6 +1,7 @@
 """Fixtures for all tests: a tiny real bunch, built once per session. `tiny.py` builds others."""
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tiny import Bunch, tiny_adapter, tiny_base, tiny_expert  # noqa: E402
 
+if TYPE_CHECKING:
+    from trained import FinishedRun, TrainedBunch
+
 
 @pytest.fixture(scope="session")
 def bunch(tmp_path_factory: pytest.TempPathFactory) -> Bunch:
@@ -24,3 +28,22 @@ def bunch(tmp_path_factory: pytest.TempPathFactory) -> Bunch:
         skilled=tiny_adapter(base, root / "skilled", seed=2, rank=2, target_modules=["q_proj", "v_proj"]),
         full=tiny_expert(base, root / "full", seed=3),
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> "TrainedBunch":
+    """A bunch that asks, answers, refuses and complies (about ten seconds of training)."""
+    from trained import build
+
+    return build(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(trained: "TrainedBunch", tmp_path_factory: pytest.TempPathFactory) -> "FinishedRun":
+    """`unspoiled run` on the trained bunch, done once for all tests."""
+    from command import unspoiled_process
+    from trained import FinishedRun
+
+    place = tmp_path_factory.mktemp("finished")
+    (place / "run.yaml").write_text(trained.config)
+    return FinishedRun(place / "run", place / "run.yaml", unspoiled_process("run", "run.yaml", cwd=place))

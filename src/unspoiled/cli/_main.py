@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
-from unspoiled.errors import UnspoiledError
+from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
     from unspoiled.config import Dtype
@@ -165,6 +167,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = " What is done is kept: free some space and run the same command again." if full else ""
+        click.echo(f"Error: {error.filename or 'a file'}: {error.strerror or error}.{advice}", err=True)
+        sys.exit(ResourceError.exit_code if full else 1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nStopped. What is done is kept: run the same command again to continue.", err=True)
         sys.exit(130)
@@ -176,7 +183,7 @@ def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, qu
     from unspoiled.pipeline import run as run_pipeline
 
     watcher = ConsoleWatcher(quiet=quiet)
-    command = " ".join(["unspoiled run", str(config), *(f"--set {override}" for override in overrides)])
+    command = shlex.join(["unspoiled", "run", str(config), *(arg for o in overrides for arg in ("--set", o))])
     try:
         return run_pipeline(
             read_run_config(config, overrides=overrides),

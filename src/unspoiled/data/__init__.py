@@ -13,10 +13,11 @@ from unspoiled.data._rows import (
 )
 from unspoiled.data._templates import read_request, read_taxonomy
 from unspoiled.data.curate import PromptIndex, require_no_leak
-from unspoiled.data.questions import Asked, ask_domain_questions, ask_unsafe_questions
+from unspoiled.data.questions import EXAMPLES_PER_REQUEST, Asked, ask_domain_questions, ask_unsafe_questions
 from unspoiled.data.targets import Yields, curate_questions, expert_rows, safety_rows
 
 __all__ = [
+    "EXAMPLES_PER_REQUEST",
     "Asked",
     "PromptIndex",
     "Question",

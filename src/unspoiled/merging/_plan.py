@@ -30,6 +30,8 @@ class Models:
     @classmethod
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
         """Open every model that the recipes name; relative paths are relative to `directory`."""
+        for recipe in recipes:
+            get_method(recipe.merge_method)  # a misspelt method is said before anything is downloaded
         cache: dict[Path, Checkpoint] = {}
         names = {entry.model for recipe in recipes for entry in recipe.models}
         names |= {recipe.base_model for recipe in recipes if recipe.base_model}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, PreflightReport, open_model, preflight
-from unspoiled.config import RunConfig
-from unspoiled.data import PromptIndex, read_taxonomy, read_test_prompts
-from unspoiled.errors import PreflightError, UnspoiledError
+from unspoiled.config import DomainConfig, RunConfig
+from unspoiled.data import EXAMPLES_PER_REQUEST, PromptIndex, TestPrompt, read_taxonomy, read_test_prompts
+from unspoiled.errors import ConfigError, DataError, PreflightError, UnspoiledError
 from unspoiled.evaluate import TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard, RefusalRules
@@ -21,6 +22,11 @@ from unspoiled.merging import DTYPES, Models
 from unspoiled.search import SearchSpace
 
 BASE, QUESTIONER = "base", "questioner"
+_NO_ARCHITECTURE = frozenset(
+    {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+    | {"bos_token_id", "eos_token_id", "pad_token_id"}
+)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,7 @@ class Bunch:
     @cached_property
     def space(self) -> SearchSpace:
         """The coefficients that the search moves."""
-        search = self.config.search
-        return SearchSpace(
-            method=search.method,
-            base=str(self.base.ref),
-            experts={name: str(source.ref) for name, source in self.experts.items()},
-            layers=self.models.layer_count,
-            granularity=search.granularity,
-            groups=search.layer_groups,
-            bounds=search.bounds,
-            dtype=self.config.merge.dtype,
-        )
+        return _space(self.config, self.base, self.experts, self.models.layer_count)
 
     @cached_property
     def models_hash(self) -> str:
@@ -93,7 +89,8 @@ class Bunch:
     def questioner_bunch(self) -> LiveBunch:
         """Return a bunch that can become the questioner: this one's memory if the architectures agree."""
         shapes = {name: info.shape for name, info in self.questioner.tensors.items()}
-        if shapes == dict(self.models.output.shapes):
+        same_code = _architecture(self.questioner) == _architecture(self.base)
+        if same_code and shapes == dict(self.models.output.shapes):
             return self.live
         return self._load(Models({str(self.questioner.ref): self.questioner}), self.questioner)
 
@@ -130,6 +127,46 @@ def open_bunch(config: RunConfig) -> Bunch:
         PreflightError: Something is wrong; the message lists everything that is.
     """
     problems: list[str] = []
+    sources = _open_models(config, problems)
+    examples = {name: _attempt(problems, lambda d=d: _read_examples(config, d)) for name, d in config.domains.items()}  # type: ignore[misc]
+    tests = _read_tests(config, problems)
+    _attempt(problems, lambda: taxonomy_of(config))
+    _attempt(problems, lambda: _require_device(config.runtime.device))
+    experts = {name: sources[name] for name in config.bunch.experts if name in sources}
+    problems += _repeated(experts)
+    report: PreflightReport | None = None
+    if BASE in sources:
+        report = preflight(
+            sources[BASE], experts, output=config.output_directory.parent, dtype=DTYPES[config.merge.dtype]
+        )
+        problems += report.problems
+        _attempt(problems, lambda: _space(config, sources[BASE], experts, Models({BASE: sources[BASE]}).layer_count))
+    if problems or report is None or tests is None:
+        raise PreflightError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} before any work:\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
+        )
+    shown = {name: prompts or [] for name, prompts in examples.items()}
+    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], shown, tests, report)
+
+
+def _attempt(problems: list[str], make: Callable[[], Made]) -> Made | None:
+    """Return what `make` returns; if it fails, add what is wrong to the problems and return None."""
+    try:
+        return make()
+    except UnspoiledError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{error.filename}: {error.strerror}. Check the path in the config.")
+    return None
+
+
+def _architecture(source: ModelSource) -> dict[str, object]:
+    """Return what a model's config says of its computation, and not of its file or its tokens."""
+    return {k: v for k, v in source.checkpoint.config.items() if k not in _NO_ARCHITECTURE}
+
+
+def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSource]:
     cache: dict[Path, Checkpoint] = {}
     tokenizers: set[Path] = set()
     named = {BASE: config.bunch.base}
@@ -145,32 +182,42 @@ def open_bunch(config: RunConfig) -> Bunch:
             sources[name] = source
         except UnspoiledError as error:
             problems.append(f"{name}: {error}")
-    examples: dict[str, list[str]] = {}
-    tests: TestSets | None = None
+    return sources
+
+
+def _repeated(experts: Mapping[str, ModelSource]) -> list[str]:
+    """Return a problem for every expert that is the same model as an earlier one."""
+    first: dict[str, str] = {}
+    problems = []
+    for name, source in experts.items():
+        if (earlier := first.setdefault(str(source.ref), name)) != name:
+            problems.append(f"expert {name!r} is the same model as {earlier!r}, {str(source.ref)!r}: name it once.")
+    return problems
+
+
+def _space(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSource], layers: int) -> SearchSpace:
+    search = config.search
+    return SearchSpace(
+        method=search.method,
+        base=str(base.ref),
+        experts={name: str(source.ref) for name, source in experts.items()},
+        layers=layers,
+        granularity=search.granularity,
+        groups=search.layer_groups,
+        bounds=search.bounds,
+        dtype=config.merge.dtype,
+    )
+
+
+def _require_device(device: str) -> None:
+    """Check that torch knows a device and this machine has it."""
+    if device == "auto":
+        return
     try:
-        examples = {
-            name: [row.prompt for row in read_test_prompts(config.locate(domain.examples), answers=False)]
-            for name, domain in config.domains.items()
-        }
-        tests = _read_tests(config)
-        read_taxonomy(_taxonomy(config))
-    except UnspoiledError as error:
-        problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{error.filename}: {error.strerror}. Check the path in the config.")
-    experts = {name: sources[name] for name in config.bunch.experts if name in sources}
-    report: PreflightReport | None = None
-    if BASE in sources:
-        report = preflight(
-            sources[BASE], experts, output=config.output_directory.parent, dtype=DTYPES[config.merge.dtype]
-        )
-        problems += report.problems
-    if problems or report is None or tests is None:
-        raise PreflightError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} before any work:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-        )
-    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], examples, tests, report)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch raises all three
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"runtime.device: torch can't use {device!r} here ({reason}): write auto or cpu.") from None
 
 
 def taxonomy_of(config: RunConfig) -> list[str]:
@@ -183,14 +230,22 @@ def _taxonomy(config: RunConfig) -> str | Path:
     return name if name == "beavertails" else config.locate(name)
 
 
-def _read_tests(config: RunConfig) -> TestSets:
-    limit = config.evaluate.limit
-    return TestSets(
-        unsafe=read_test_prompts(config.locate(config.evaluate.unsafe), answers=False, limit=limit),
-        harmless=read_test_prompts(config.locate(config.evaluate.harmless), answers=False, limit=limit),
-        domains={
-            name: read_test_prompts(config.locate(domain.test), answers=True, limit=limit)
-            for name, domain in config.domains.items()
-        },
-        max_new_tokens=config.evaluate.max_new_tokens,
-    )
+def _read_examples(config: RunConfig, domain: DomainConfig) -> list[str]:
+    path = config.locate(domain.examples)
+    prompts = [row.prompt for row in read_test_prompts(path, answers=False)]
+    if len(prompts) < EXAMPLES_PER_REQUEST:
+        raise DataError(f"{path}: {len(prompts)} in-context examples: give at least {EXAMPLES_PER_REQUEST}.")
+    return prompts
+
+
+def _read_tests(config: RunConfig, problems: list[str]) -> TestSets | None:
+    def read(path: Path, *, answers: bool) -> list[TestPrompt] | None:
+        limit = config.evaluate.limit
+        return _attempt(problems, lambda: read_test_prompts(config.locate(path), answers=answers, limit=limit))
+
+    unsafe, harmless = read(config.evaluate.unsafe, answers=False), read(config.evaluate.harmless, answers=False)
+    domains = {name: read(domain.test, answers=True) for name, domain in config.domains.items()}
+    found = {name: rows for name, rows in domains.items() if rows is not None}
+    if unsafe is None or harmless is None or len(found) < len(domains):
+        return None
+    return TestSets(unsafe, harmless, found, max_new_tokens=config.evaluate.max_new_tokens)

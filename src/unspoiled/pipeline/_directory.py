@@ -46,7 +46,10 @@ class RunDirectory:
         self._refuse_foreign()  # before the lock, which leaves a file
 
     def __enter__(self) -> Self:
-        self._lock.__enter__()
+        try:
+            self._lock.__enter__()
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path}: {error.strerror}: choose another `output`.") from error
         try:
             self._take_over()
         except BaseException:

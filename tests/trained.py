@@ -16,6 +16,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from command import Finished
 from tiny import CHATML
 from unspoiled.data import read_request
 from unspoiled.inference import ChatTemplate, Prompt
@@ -78,6 +79,15 @@ class TrainedBunch:
 
     root: Path
     config: str  # run.yaml's text, its paths absolute but for `output`
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that went from a config to a report, in a process of its own; copy it before changing anything."""
+
+    directory: Path
+    config: Path
+    command: Finished
 
 
 def lessons_on_domain(name: str, rng: random.Random) -> Iterator[Lesson]:
