@@ -78,13 +78,8 @@ def test_agrees_with_peft(bunch: Bunch, tmp_path: Path, options: dict[str, Any])
 
 def test_agrees_with_peft_on_embeddings_and_head_of_an_untied_base(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", tie=False)
-    adapter = tiny_adapter(
-        base, tmp_path / "adapter", 5, target_modules=["embed_tokens", "lm_head", "q_proj"]
-    )
-    assert any(
-        "embed_tokens" in key and "lora" not in key
-        for key in load_file(adapter / "adapter_model.safetensors")
-    )
+    adapter = tiny_adapter(base, tmp_path / "adapter", 5, target_modules=["embed_tokens", "lm_head", "q_proj"])
+    assert any("embed_tokens" in key and "lora" not in key for key in load_file(adapter / "adapter_model.safetensors"))
     changed = assert_agrees_with_peft(base, adapter)
     assert {"model.embed_tokens.weight", "lm_head.weight"} < changed
 
@@ -111,9 +106,7 @@ def test_a_square_weight_whose_flag_contradicts_the_others_is_refused(tmp_path: 
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
     adapter = tiny_adapter(tmp_path / "base", tmp_path / "adapter", 5, target_modules=["c_attn", "c_proj"])
     edit_config(adapter, fan_in_fan_out=False)
-    with pytest.raises(
-        CheckpointError, match=r"attn\.c_proj' is square, and fan_in_fan_out=False contradicts"
-    ):
+    with pytest.raises(CheckpointError, match=r"attn\.c_proj' is square, and fan_in_fan_out=False contradicts"):
         open_adapter(adapter, open_checkpoint(tmp_path / "base"))
 
 
@@ -220,18 +213,14 @@ def test_a_real_dora_adapter_is_refused(bunch: Bunch, tmp_path: Path) -> None:
 def test_an_adapter_for_another_base_is_refused_with_its_modules(bunch: Bunch, tmp_path: Path) -> None:
     deeper = tiny_base(tmp_path / "deeper", layers=3)
     adapter = tiny_adapter(deeper, tmp_path / "adapter", 1, target_modules=["q_proj"])
-    with pytest.raises(
-        CheckpointError, match=r"doesn't have: 'model\.layers\.2\.self_attn\.q_proj'.*another base"
-    ):
+    with pytest.raises(CheckpointError, match=r"doesn't have: 'model\.layers\.2\.self_attn\.q_proj'.*another base"):
         open_adapter(adapter, open_checkpoint(bunch.base))
 
 
 def test_factors_that_do_not_fit_the_base_are_refused(bunch: Bunch, copy: Path) -> None:
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     edit_weights(copy, **{key.format("A"): torch.ones(4, 33)})
-    with pytest.raises(
-        CheckpointError, match=r"q_proj' has factors B \[32, 4\] and A \[4, 33\].*shape \[32, 32\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"q_proj' has factors B \[32, 4\] and A \[4, 33\].*shape \[32, 32\]"):
         open_adapter(copy, open_checkpoint(bunch.base))
     edit_weights(copy, **{key.format("A"): torch.ones(5, 32)})
     with pytest.raises(CheckpointError, match=r"B \[32, 4\] and A \[5, 32\]"):
@@ -263,9 +252,7 @@ def test_a_trained_embedding_saved_whole_is_refused(bunch: Bunch, copy: Path) ->
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
 def test_an_adapter_on_one_half_of_a_tied_pair_is_refused(bunch: Bunch, tmp_path: Path, target: str) -> None:
     adapter = tiny_adapter(bunch.base, tmp_path / "adapter", 1, target_modules=[target])
-    with pytest.raises(
-        CheckpointError, match=r"'lm_head\.weight' and 'model\.embed_tokens\.weight' are one tied"
-    ):
+    with pytest.raises(CheckpointError, match=r"'lm_head\.weight' and 'model\.embed_tokens\.weight' are one tied"):
         open_adapter(adapter, open_checkpoint(bunch.base))
 
 

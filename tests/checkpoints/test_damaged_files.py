@@ -12,9 +12,7 @@ from unspoiled.checkpoints._header import MAX_HEADER_BYTES, read_header
 from unspoiled.errors import CheckpointError
 
 
-def forge(
-    path: Path, header: str | bytes | dict[str, Any], data: bytes = b"", length: int | None = None
-) -> Path:
+def forge(path: Path, header: str | bytes | dict[str, Any], data: bytes = b"", length: int | None = None) -> Path:
     """Write a file with a given header, whatever it says, and a header length, whatever it is."""
     raw = json.dumps(header).encode() if isinstance(header, dict) else header
     raw = raw.encode() if isinstance(raw, str) else raw
@@ -77,9 +75,7 @@ LIES = {
 
 
 @pytest.mark.parametrize(("header", "size", "message"), LIES.values(), ids=LIES.keys())
-def test_a_header_that_lies_is_refused(
-    tmp_path: Path, header: dict[str, Any], size: int, message: str
-) -> None:
+def test_a_header_that_lies_is_refused(tmp_path: Path, header: dict[str, Any], size: int, message: str) -> None:
     file = forge(tmp_path / "f.safetensors", header, bytes(size))
     with pytest.raises(CheckpointError, match=message) as caught:
         read_header(file)
@@ -116,9 +112,7 @@ def test_a_header_over_the_limit_is_refused_without_reading_it(tmp_path: Path) -
         read_header(forge(tmp_path / "f.safetensors", "{}", length=2**63))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("U8", 1), ("I32", 4)]
-)
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("U8", 1), ("I32", 4)])
 def test_quantised_tensors_are_refused_with_the_way_out(tmp_path: Path, dtype: str, size: int) -> None:
     file = forge(tmp_path / "f.safetensors", {"a": entry(0, size, [1], dtype)}, bytes(size))
     with pytest.raises(CheckpointError, match=rf"'a' is stored as {dtype}: .*quantised.*BF16, F16 or F32"):

@@ -69,9 +69,7 @@ def test_another_chat_template_takes_the_place_of_every_older_one(bunch: Bunch, 
     source = open_model(ModelRef(str(old)))
     for name, template in (("kept", None), ("replaced", "{{ messages[0]['content'] }}")):
         (tmp_path / name).mkdir()
-        finish_checkpoint(
-            tmp_path / name, source=source, dtype=torch.float32, recipe_yaml="", chat_template=template
-        )
+        finish_checkpoint(tmp_path / name, source=source, dtype=torch.float32, recipe_yaml="", chat_template=template)
         assert chat_template(tmp_path / name) == (template or CHATML)
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
         assert tokenizer.chat_template == (template or CHATML)
@@ -105,9 +103,7 @@ def test_the_config_says_the_new_dtype_under_the_name_that_its_reader_knows() ->
 
 
 @pytest.mark.parametrize("name", ["../card.md", "/card.md", "a/b", "unspoiled.json", "config.json", ""])
-def test_a_further_file_stays_in_the_directory_and_replaces_nothing(
-    bunch: Bunch, tmp_path: Path, name: str
-) -> None:
+def test_a_further_file_stays_in_the_directory_and_replaces_nothing(bunch: Bunch, tmp_path: Path, name: str) -> None:
     source = open_model(ModelRef(str(bunch.base)))
     with pytest.raises(CheckpointError, match="can't be the name of a further file"):
         finish_checkpoint(tmp_path, source=source, dtype=torch.float32, recipe_yaml="", extra={name: "x"})

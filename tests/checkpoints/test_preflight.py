@@ -31,9 +31,7 @@ def expert(bunch: Bunch, tmp_path: Path) -> Path:
 
 
 def problems(bunch: Bunch, expert: Path) -> str:
-    return "\n".join(
-        preflight(open_path(bunch.base), {"chef": open_path(expert)}, output=None, dtype=BF16).problems
-    )
+    return "\n".join(preflight(open_path(bunch.base), {"chef": open_path(expert)}, output=None, dtype=BF16).problems)
 
 
 def test_a_bunch_that_fits_has_no_problem_and_a_measured_estimate(bunch: Bunch, tmp_path: Path) -> None:
@@ -59,9 +57,7 @@ def test_a_bunch_that_fits_has_no_problem_and_a_measured_estimate(bunch: Bunch, 
 def test_every_problem_is_a_bullet_of_one_error(bunch: Bunch, tmp_path: Path) -> None:
     deeper = open_path(tiny_base(tmp_path / "deeper", layers=3))
     smaller = open_path(tiny_base(tmp_path / "smaller", vocab_size=280))
-    report = preflight(
-        open_path(bunch.base), {"deep": deeper, "small": smaller}, output=None, dtype=torch.int8
-    )
+    report = preflight(open_path(bunch.base), {"deep": deeper, "small": smaller}, output=None, dtype=torch.int8)
     with pytest.raises(PreflightError) as caught:
         report.raise_if_problems()
     text = str(caught.value)
@@ -101,9 +97,7 @@ def test_integer_buffers_are_named(bunch: Bunch, expert: Path) -> None:
     for path in (expert, shutil.copytree(bunch.base, expert.parent / "base")):
         tensors = load_file(path / "model.safetensors") | {"position_ids": torch.arange(4)}
         save_file(tensors, path / "model.safetensors", {"format": "pt"})
-    report = preflight(
-        open_path(expert.parent / "base"), {"chef": open_path(expert)}, output=None, dtype=BF16
-    )
+    report = preflight(open_path(expert.parent / "base"), {"chef": open_path(expert)}, output=None, dtype=BF16)
     assert report.problems == (
         "base: tensors in I64 can't be merged: 'position_ids'",
         "expert 'chef': tensors in I64 can't be merged: 'position_ids'",
@@ -136,10 +130,7 @@ def test_an_adapter_with_its_own_vocabulary_is_a_problem(bunch: Bunch, tmp_path:
     base = open_model(ModelRef(str(bunch.base)), cache=cache)
     expert = open_model(ModelRef(str(bunch.base), None, ModelRef(str(adapter))), cache=cache)
     report = preflight(base, {"aligned": expert}, output=None, dtype=BF16)
-    assert (
-        "expert 'aligned': the tokenizer differs from the base's: vocabulary size: 300 and 290"
-        in report.problems
-    )
+    assert "expert 'aligned': the tokenizer differs from the base's: vocabulary size: 300 and 290" in report.problems
 
 
 def test_a_mix_of_tied_and_untied_heads_is_a_warning(bunch: Bunch, tmp_path: Path) -> None:

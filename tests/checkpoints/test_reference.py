@@ -77,9 +77,7 @@ def test_a_mistyped_path_is_never_tried_on_the_hub(name: str, monkeypatch: pytes
         locate(ModelRef(name))
 
 
-def test_a_missing_name_in_an_existing_directory_is_a_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_name_in_an_existing_directory_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="'models/gone' does not exist"):
@@ -117,9 +115,7 @@ def test_a_hub_id_downloads_no_pickle_and_no_code(tmp_path: Path, monkeypatch: p
         ),
         *("consolidated.safetensors", "README.md", "training_args.bin", "merges.txt"),
     ]
-    taken = filter_repo_objects(
-        files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
-    )
+    taken = filter_repo_objects(files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"])
     assert list(taken) == [*files[:5], "merges.txt"]
 
 

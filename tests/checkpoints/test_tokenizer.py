@@ -63,9 +63,7 @@ def test_the_same_tokenizer_saved_differently_is_the_same(pair: tuple[Path, Path
     ],
     ids=["added token", "swapped ids", "merges", "special flag", "normaliser", "pre-tokenizer"],
 )
-def test_every_difference_that_changes_ids_is_named(
-    pair: tuple[Path, Path], change: Any, expected: list[str]
-) -> None:
+def test_every_difference_that_changes_ids_is_named(pair: tuple[Path, Path], change: Any, expected: list[str]) -> None:
     one, other = pair
     edit(other / "tokenizer.json", change)
     differences = compare_tokenizers(one, other)

@@ -32,9 +32,7 @@ LAYOUTS = st.dictionaries(NAMES, st.tuples(DTYPES, SHAPES), min_size=1, max_size
 
 def fill(layout: Layout) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(shape, generator=generator).to(dtype) for name, (dtype, shape) in layout.items()
-    }
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, (dtype, shape) in layout.items()}
 
 
 @contextmanager
@@ -93,9 +91,7 @@ def test_one_file_has_the_plain_name_and_many_have_an_index(tmp_path: Path) -> N
     assert sorted(files(tmp_path / "many")) == [*shards, "model.safetensors.index.json"]
     index = json.loads(files(tmp_path / "many")["model.safetensors.index.json"])
     assert index["metadata"]["total_size"] == 200
-    assert index["weight_map"] == dict(
-        zip("abcde", [shards[0]] * 2 + [shards[1]] * 2 + [shards[2]], strict=True)
-    )
+    assert index["weight_map"] == dict(zip("abcde", [shards[0]] * 2 + [shards[1]] * 2 + [shards[2]], strict=True))
 
 
 @pytest.mark.parametrize("shard_size", [40_000, 5_000_000_000])

@@ -76,9 +76,7 @@ def test_reading_and_writing_is_the_identity(text: str) -> None:
     written = recipe.to_yaml()
     assert parse_recipe(written, "again.yaml") == recipe
     assert parse_recipe(written, "again.yaml").to_yaml() == written
-    assert (
-        yaml.safe_load(written)["merge_method"] == recipe.merge_method
-    )  # for mergekit, which reads YAML 1.1
+    assert yaml.safe_load(written)["merge_method"] == recipe.merge_method  # for mergekit, which reads YAML 1.1
 
 
 def test_what_is_written_reads_well() -> None:
@@ -193,9 +191,7 @@ def test_one_entry_per_layer_is_that_entry_to_the_last_bit(entries: list[float])
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), st.integers(1, 99), st.data())
-def test_a_gradient_agrees_with_its_definition(
-    entries: list[float], layers: int, data: st.DataObject
-) -> None:
+def test_a_gradient_agrees_with_its_definition(entries: list[float], layers: int, data: st.DataObject) -> None:
     layer = data.draw(st.integers(0, layers - 1))
     t = layer / (layers - 1) if layers > 1 else 1.0
     position = t * (len(entries) - 1)
@@ -274,9 +270,7 @@ def test_subclasses_of_float_are_written_as_plain_numbers() -> None:
         def __repr__(self) -> str:
             return f"Float64({float(self)})"
 
-    recipe = Recipe(
-        merge_method="linear", models=(ModelEntry(model="a", parameters={"weight": (Float64(0.25),)}),)
-    )
+    recipe = Recipe(merge_method="linear", models=(ModelEntry(model="a", parameters={"weight": (Float64(0.25),)}),))
     assert "weight: [0.25]" in recipe.to_yaml()
 
 

@@ -164,9 +164,7 @@ def test_unreadable_files_are_refused_with_their_path(tmp_path: Path) -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-TRICKY = st.sampled_from(
-    [*TEXT_WORDS, "1e-3", "08", "null", "~", ".inf", "-", "*a", "&a", "!b", "#", "a: b", " a "]
-)
+TRICKY = st.sampled_from([*TEXT_WORDS, "1e-3", "08", "null", "~", ".inf", "-", "*a", "&a", "!b", "#", "a: b", " a "])
 SCALARS = (
     st.none()
     | st.booleans()

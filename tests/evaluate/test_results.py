@@ -81,14 +81,10 @@ def test_direction_follows_the_measure():
 
 def test_pairs_are_compared_by_prompt_not_by_rate():
     """Equal rates that disagree everywhere, and a gap of 6 prompts that all point one way."""
-    swapped = compare(
-        {"a": {"refusal": [True, False] * 20}, "b": {"refusal": [False, True] * 20}}, [("a", "b")]
-    )[0]
+    swapped = compare({"a": {"refusal": [True, False] * 20}, "b": {"refusal": [False, True] * 20}}, [("a", "b")])[0]
     assert (swapped.difference, swapped.only_model, swapped.only_baseline) == (0.0, 20, 20)
     assert (swapped.p_value, swapped.verdict) == (1.0, "not resolved")
-    one_way = compare(
-        {"a": {"refusal": outcomes(56, 100)}, "b": {"refusal": outcomes(50, 100)}}, [("a", "b")]
-    )[0]
+    one_way = compare({"a": {"refusal": outcomes(56, 100)}, "b": {"refusal": outcomes(50, 100)}}, [("a", "b")])[0]
     assert (one_way.p_value, one_way.verdict, one_way.resolvable) == (2 / 64, "better", 0.06)
 
 
@@ -100,20 +96,14 @@ def test_holm_covers_the_whole_family():
     assert (refusal.p_value, refusal.verdict, refusal.resolvable) == (4 / 64, "not resolved", 0.07)
 
 
-@given(
-    st.lists(
-        st.lists(st.tuples(st.booleans(), st.booleans()), min_size=20, max_size=20), min_size=1, max_size=4
-    )
-)
+@given(st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=20, max_size=20), min_size=1, max_size=4))
 def test_a_gap_is_resolved_exactly_when_it_reaches_the_resolvable_one(columns):
     measured = {
         name: {f"domain:{i}": [pair[side] for pair in column] for i, column in enumerate(columns)}
         for side, name in enumerate(("a", "b"))
     }
     for row in compare(measured, [("a", "b")]):
-        assert (row.verdict != "not resolved") == (
-            row.resolvable is not None and abs(row.difference) >= row.resolvable
-        )
+        assert (row.verdict != "not resolved") == (row.resolvable is not None and abs(row.difference) >= row.resolvable)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ from unspoiled.evaluate._statistics import holm, holm_level, mcnemar, smallest_r
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 
 
-@given(
-    st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999)
-)
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
 def test_wilson_equals_scipy(counts, confidence):
     successes, n = counts
     expected = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
@@ -34,9 +32,7 @@ def test_wilson_at_the_edge_is_not_a_point():
     assert wilson(0, 10) == (0.0, pytest.approx(3.8414588 / 13.8414588, abs=1e-7))
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "confidence"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)]
-)
+@pytest.mark.parametrize(("successes", "n", "confidence"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0)])
 def test_wilson_refuses_what_is_not_a_proportion(successes, n, confidence):
     with pytest.raises(ValueError, match="got"):
         wilson(successes, n, confidence)

@@ -45,16 +45,12 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert names(tmp_path) == ["file"]
 
 
-def test_the_new_content_reaches_the_disk_before_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_new_content_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     steps: list[str] = []
     real_fsync, real_replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("flush"), real_fsync(fd))[1])
-    monkeypatch.setattr(
-        Path, "replace", lambda self, target: (steps.append("rename"), real_replace(self, target))[1]
-    )
+    monkeypatch.setattr(Path, "replace", lambda self, target: (steps.append("rename"), real_replace(self, target))[1])
     write_atomic(path, "new")
     assert steps == ["flush", "rename", "flush"]  # the file, the rename, the directory
 

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from unspoiled.errors import DataError
 from unspoiled.files import append_jsonl, read_jsonl
 
-ROWS = st.lists(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=10) | st.integers(), max_size=3), max_size=5
-)
+ROWS = st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=10) | st.integers(), max_size=3), max_size=5)
 
 
 @given(first=ROWS, second=ROWS)

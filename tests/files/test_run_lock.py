@@ -12,18 +12,21 @@ from unspoiled.errors import RunDirectoryError
 from unspoiled.files import RunLock
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from unspoiled.files import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed or the test ends
 """
 
 
 def hold(directory: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(directory)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -32,10 +35,10 @@ def hold(directory: Path) -> "subprocess.Popen[str]":
 
 def test_the_second_process_is_refused_with_the_pid_of_the_first_until_that_is_killed(tmp_path: Path) -> None:
     directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "run.lock").write_text("12345678901234567890\n")  # a killed process left a longer PID
     with hold(directory) as process:
-        with pytest.raises(
-            RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")
-        ):
+        with pytest.raises(RunDirectoryError, match=re.escape(f"{directory} is in use by process {process.pid}.")):
             RunLock(directory).__enter__()
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -1,5 +1,6 @@
 """Directories published by rename, with processes killed at every step of it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,9 +49,7 @@ def names(directory: Path) -> list[str]:
 def content(directory: Path) -> dict[str, str] | None:
     if not directory.exists():
         return None
-    return {
-        str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
 
 
 def make(directory: Path, files: dict[str, str]) -> None:
@@ -67,9 +66,7 @@ def publish_and_die(destination: Path, step: int) -> bool:
 
 
 @pytest.mark.parametrize("old", [None, OLD])
-def test_a_process_killed_at_any_step_leaves_absent_old_or_new(
-    tmp_path: Path, old: dict[str, str] | None
-) -> None:
+def test_a_process_killed_at_any_step_leaves_absent_old_or_new(tmp_path: Path, old: dict[str, str] | None) -> None:
     published = set()
     for step in range(100):
         destination = tmp_path / str(step) / "model"
@@ -81,14 +78,35 @@ def test_a_process_killed_at_any_step_leaves_absent_old_or_new(
         assert state in (None, old, NEW)
         with pytest.raises(KeyError), staged_directory(destination):
             raise KeyError  # entering sweeps
-        assert content(destination) == (NEW if state == NEW else old), (
-            "an old version lost its place for good"
-        )
+        assert content(destination) == (NEW if state == NEW else old), "an old version lost its place for good"
         assert names(destination.parent) == ([] if content(destination) is None else ["model"])
         published.add(state == NEW)
     assert content(destination) == NEW
     assert names(destination.parent) == ["model"]
     assert published == {False, True}, "the steps before and after publishing were both tried"
+
+
+def test_every_file_reaches_the_disk_before_the_directory_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real_fsync, real_rename = os.fsync, Path.rename
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real_fsync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        flushed.append("(renamed)")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    with staged_directory(tmp_path / "model") as staging:
+        make(staging, NEW)
+    before, after = flushed[: flushed.index("(renamed)")], flushed[flushed.index("(renamed)") + 1 :]
+    assert set(before) == {"weights", "more", MANIFEST_NAME, "sub", staging.name}
+    assert after == [tmp_path.name]
 
 
 def test_replaces_what_we_wrote_and_nothing_else(tmp_path: Path) -> None:

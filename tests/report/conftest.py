@@ -6,7 +6,7 @@ import random
 import pytest
 
 from unspoiled.evaluate._results import ModelScores, Rate, Results, compare
-from unspoiled.report import CoefficientTable, ReportInputs, ResponseRow, TrialPoint
+from unspoiled.report import CoefficientTable, ReportInputs, ResponseRow, TrialPoint, render_report
 
 RATES = {
     "base": (0.06, 0.01, 0.12, 0.31, 0.27),
@@ -62,12 +62,12 @@ def results(names=tuple(RATES)):
 
 def trials():
     rng = random.Random(3)
-    points, best = [], 2.9
+    points, best = [], 2.75
     for number in range(9):
-        points.append(TrialPoint(number, "grid", 2.2 + rng.random(), 2.0, 1.5))
-    points.append(TrialPoint(9, "cocktail", 2.31, 1.9, 1.4))
+        points.append(TrialPoint(number, "grid", 2.3 + 0.6 * rng.random(), 2.0, 1.5))
+    points.append(TrialPoint(9, "cocktail", 2.21, 1.9, 1.4))
     for number in range(10, 90):
-        best = min(best, best * (0.985 + 0.05 * rng.random()))
+        best = min(best, best * (0.982 + 0.05 * rng.random()))
         points.append(TrialPoint(number, "evolve", best + 0.25 * rng.random(), 0.9, 1.2))
     return [*points, TrialPoint(90, "evolve", float("nan"), float("nan"), float("nan"))]
 
@@ -130,9 +130,7 @@ def hostile_inputs(inputs) -> ReportInputs:
     return dataclasses.replace(
         inputs,
         title=HOSTILE,
-        results=found.model_copy(
-            update={"models": models, "provenance": {HOSTILE: HOSTILE, "guard": HOSTILE}}
-        ),
+        results=found.model_copy(update={"models": models, "provenance": {HOSTILE: HOSTILE, "guard": HOSTILE}}),
         winner=names[6],
         recipes={names[6]: table},
         trials=[TrialPoint(i, HOSTILE + str(i % 2), 2.0 - i / 10, 1.0, 1.0) for i in range(6)],
@@ -140,7 +138,19 @@ def hostile_inputs(inputs) -> ReportInputs:
         stage_seconds={HOSTILE: 1.0},
         recipe_yaml=HOSTILE,
         command=HOSTILE,
-        responses=[ResponseRow(HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE), "b": (HOSTILE, "refused")})]
-        * 3,
+        responses=[ResponseRow(HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE), "b": (HOSTILE, "refused")})] * 3,
         not_tested=[HOSTILE],
     )
+
+
+@pytest.fixture(scope="session")
+def rendered():
+    """Render each of the session's inputs once; drawing the figures takes seconds."""
+    pages = {}
+
+    def page(inputs):
+        if id(inputs) not in pages:
+            pages[id(inputs)] = render_report(inputs)
+        return pages[id(inputs)]
+
+    return page

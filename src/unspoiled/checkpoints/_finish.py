@@ -84,9 +84,7 @@ def finish_checkpoint(
     write_atomic(staging / RECIPE_NAME, recipe_yaml)
     for name, text in (extra or {}).items():
         if not name or Path(name).name != name or name == MANIFEST_NAME or (staging / name).exists():
-            raise CheckpointError(
-                f"{staging}: {name!r} can't be the name of a further file: it is taken or not plain."
-            )
+            raise CheckpointError(f"{staging}: {name!r} can't be the name of a further file: it is taken or not plain.")
         write_atomic(staging / name, text)
     write_manifest(staging)
 

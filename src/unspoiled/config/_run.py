@@ -106,6 +106,12 @@ class SearchConfig(_Section):
             raise ValueError(f"bounds {list(self.bounds)} are not [smallest, largest]")
         return self
 
+    @model_validator(mode="after")
+    def _distinct_strategies(self) -> Self:
+        if len(set(self.strategies)) < len(self.strategies):
+            raise ValueError(f"strategies {list(self.strategies)} names one twice: name each once")
+        return self
+
 
 class MergeConfig(_Section):
     """The merged checkpoint."""
@@ -197,9 +203,15 @@ def read_run_config(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         value = _override(value, override)
     document = Document(value, document.source, document.lines)
-    config = validate(RunConfig, document)
+    try:
+        config = validate(RunConfig, document)
+        _require_consistent(config, document)
+    except ConfigError as error:
+        if not overrides:
+            raise
+        given = " ".join(f"--set {override}" for override in overrides)
+        raise ConfigError(f"{error}\n(the file as changed by {given})") from None
     config._directory = path.resolve().parent
-    _require_consistent(config, document)
     return config
 
 

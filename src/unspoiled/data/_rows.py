@@ -89,6 +89,11 @@ def split_of(prompt: str, selection_share: float) -> Split:
     return "selection" if draw < selection_share else "search"
 
 
+def is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8: a JSON escape can hold half a character (`\\ud83d`)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON lines, all or nothing."""
     write_jsonl_atomic(path, [asdict(row) for row in rows])
@@ -132,4 +137,6 @@ def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) ->
         raise refuse(f"'choices' is {choices!r}: give a list of texts, or leave it out.")
     if choices and answers and answer not in choices:
         raise refuse(f"'answer' {answer!r} is not among 'choices' {choices!r}.")
+    if not all(map(is_unicode, [prompt, *choices, answer if answers else "", str(row.get("id", ""))])):
+        raise refuse("a text holds half a character: correct its \\u escape.")
     return TestPrompt(str(row.get("id", prompt_id(prompt))), prompt, answer if answers else None, tuple(choices))

@@ -25,17 +25,17 @@ class PromptIndex:
 
     def add(self, prompt: str) -> None:
         """Remember a prompt."""
-        words = _WORDS.findall(prompt.lower())
-        self._by_numbers.setdefault(_numbers(words), []).append((" ".join(words), prompt))
+        numbers, text = _normal_form(prompt)
+        self._by_numbers.setdefault(numbers, []).append((text, prompt))
 
     def find(self, prompt: str) -> str | None:
         """Return a remembered prompt that `prompt` repeats, or None."""
         from rapidfuzz import fuzz, process
 
-        words = _WORDS.findall(prompt.lower())
-        candidates = self._by_numbers.get(_numbers(words), [])
+        numbers, normal = _normal_form(prompt)
+        candidates = self._by_numbers.get(numbers, [])
         found = process.extractOne(
-            " ".join(words), [text for text, _ in candidates], scorer=fuzz.ratio, score_cutoff=NEAR_DUPLICATE
+            normal, [text for text, _ in candidates], scorer=fuzz.ratio, score_cutoff=NEAR_DUPLICATE
         )
         return candidates[found[2]][1] if found else None
 
@@ -54,5 +54,8 @@ def require_no_leak(generated: Sequence[str], test: PromptIndex) -> None:
             )
 
 
-def _numbers(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(word for word in words if any(c.isdigit() for c in word)))
+def _normal_form(prompt: str) -> tuple[tuple[str, ...], str]:
+    """Return the prompt's numbers, sorted, and its words in lower case (all of it, if it has none)."""
+    words = _WORDS.findall(prompt.lower())
+    numbers = sorted(word for word in words if any(c.isdigit() for c in word))
+    return tuple(numbers), " ".join(words) or " ".join(prompt.split())

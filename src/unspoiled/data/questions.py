@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from unspoiled.data._rows import Question
+from unspoiled.data._rows import Question, is_unicode
 from unspoiled.data._templates import RequestTemplate, read_request
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Progress, Prompt, Sample, silent
@@ -63,8 +63,7 @@ def ask_unsafe_questions(
 
     def read(text: str) -> list[str]:
         value = _first_json(text)
-        question = value.get("question") if isinstance(value, dict) else None
-        return [question] if isinstance(question, str) else []
+        return _questions_in([value.get("question")] if isinstance(value, dict) else [])
 
     return _ask(
         questioner, request, read, name=name, count=count, per_request=1, seed=seed,
@@ -150,8 +149,8 @@ def _ask(
             if not texts:
                 asked.yields["malformed"] += 1
                 unread = reply
-            for text in map(str.strip, texts):
-                if _normalised(text) in seen or not text:
+            for text in texts:
+                if _normalised(text) in seen:
                     asked.yields["duplicates"] += 1
                 elif len(asked.questions) < count:
                     seen.add(_normalised(text))
@@ -170,7 +169,7 @@ def _ask(
 def _first_json(text: str) -> object:
     try:
         return json.JSONDecoder().raw_decode(text.strip())[0]
-    except ValueError:
+    except (ValueError, RecursionError):  # a model may well write a thousand brackets
         return None
 
 
@@ -179,18 +178,23 @@ def _read_list(text: str) -> list[str]:
     text = text.strip()
     value = _first_json(text)
     if isinstance(value, list):
-        return [item for item in value if isinstance(item, str)]
+        return _questions_in(value)
     decoder, items, at = json.JSONDecoder(), [], 1
     while text[:1] == "[" and at < len(text):
-        while at < len(text) and text[at] in " \n,":
+        while at < len(text) and text[at] in " \t\r\n,":
             at += 1
         try:
             item, at = decoder.raw_decode(text, at)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if isinstance(item, str):
-            items.append(item)
-    return items
+        items.append(item)
+    return _questions_in(items)
+
+
+def _questions_in(items: Sequence[object]) -> list[str]:
+    """Return the texts among the items, without blank ones and those with half a character (a lone surrogate)."""
+    texts = [item.strip() for item in items if isinstance(item, str)]
+    return [text for text in texts if text and is_unicode(text)]
 
 
 def _normalised(text: str) -> str:

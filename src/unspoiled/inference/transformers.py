@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._prefix import SharedPrefix
 from unspoiled.inference._protocols import Exchange, Progress, Prompt, ResponseScore, Sample, silent
 
 _TOKENS_PER_BATCH = 2048
+Encoded = tuple[tuple[int, ...], tuple[int, ...]]
+"""The token ids of a prompt and of its response."""
 
 
 class TransformersBackend:
@@ -44,12 +47,14 @@ class TransformersBackend:
         """Return one sample per prompt, in order; see `Generator.generate`."""
         ids = [self.template.prompt_ids(prompt) for prompt in prompts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        prefix = SharedPrefix(self.model, ids)
         samples: dict[int, Sample] = {}
         while order:
             rows = order[: self.batch_size]
             streams = [torch.Generator().manual_seed(_stream_seed(seed, row)) for row in rows]
             try:
-                written = self._generate_batch([ids[row] for row in rows], max_new_tokens, temperature, streams)
+                batch = [ids[row] for row in rows]
+                written = self._generate_batch(batch, max_new_tokens, temperature, streams, prefix)
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -67,44 +72,85 @@ class TransformersBackend:
     def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
         """Return the log-likelihood of each exchange's response, in order.
 
-        Sequences are batched by length and padded on the right, where causal attention never looks, so no mask
-        is needed; the head runs on the response's positions alone and the loss is in float32. A batch that
-        doesn't fit in memory is halved.
+        Sequences are batched by length and padded on the right, where causal attention never looks. What all
+        prompts begin with is computed once, and so is a prompt that several responses follow. The head runs on
+        the response's positions alone, and the loss is in float32. A batch that doesn't fit in memory is halved.
         """
         encoded = [self.template.encode(exchange) for exchange in exchanges]
-        scores: dict[int, ResponseScore] = {}
-        waiting = [*_batches([len(prompt) + len(response) for prompt, response in encoded])]
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for row, (prompt, _) in enumerate(encoded):
+            by_prompt.setdefault(prompt, []).append(row)
+        prefix = SharedPrefix(self.model, list(by_prompt))
+        shared = 2 * len(by_prompt) <= len(encoded)
+        groups = list(by_prompt.values()) if shared else [[row] for row in range(len(encoded))]
+        sizes = [len(encoded[g[0]][0]) - prefix.length + sum(len(encoded[row][1]) for row in g) for g in groups]
+        waiting = [[groups[i] for i in batch] for batch in _batches(sizes)]
+        values: dict[int, float] = {}
         while waiting:
-            rows = waiting.pop()
+            batch = waiting.pop()
             try:
-                values = self._score_batch([encoded[row] for row in rows])
+                values |= (self._score_responses if shared else self._score_whole)(batch, encoded, prefix)
             except torch.OutOfMemoryError:
-                if len(rows) == 1:
+                if len(batch) == 1:
                     raise
-                waiting += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-                continue
-            scores.update({row: ResponseScore(value, len(encoded[row][1])) for row, value in zip(rows, values)})
-        return [scores[i] for i in range(len(exchanges))]
+                waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        return [ResponseScore(values[row], len(encoded[row][1])) for row in range(len(exchanges))]
 
-    def _score_batch(self, encoded: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
-        width = max(len(prompt) + len(response) for prompt, response in encoded) - 1
-        ids = torch.zeros(len(encoded), width, dtype=torch.long)
-        wanted = torch.zeros(len(encoded), width, dtype=torch.bool)
-        targets: list[int] = []
-        for row, (prompt, response) in enumerate(encoded):
-            whole = prompt + response[:-1]
-            ids[row, : len(whole)] = torch.tensor(whole)
-            wanted[row, len(prompt) - 1 : len(whole)] = True
-            targets += response
+    def _score_whole(
+        self, groups: Sequence[Sequence[int]], encoded: Sequence[Encoded], prefix: SharedPrefix
+    ) -> dict[int, float]:
+        """Score sequences that have each a prompt of their own, in one pass."""
+        rows = [row for group in groups for row in group]
+        bodies = [encoded[row][0][prefix.length :] + encoded[row][1][:-1] for row in rows]
+        cache = prefix.cache(len(rows))
+        return self._log_likelihoods(rows, bodies, encoded, past_key_values=cache, use_cache=True)
+
+    def _score_responses(
+        self, groups: Sequence[Sequence[int]], encoded: Sequence[Encoded], prefix: SharedPrefix
+    ) -> dict[int, float]:
+        """Score groups of responses to one prompt each: the prompts in one pass, then the responses in another."""
         device = self.model.device
-        logits = self._logits_at(ids.to(device), wanted.to(device))
+        prompts = [encoded[group[0]][0][prefix.length : -1] for group in groups]
+        cache = prefix.cache(len(groups))
+        ids = _pad_right(prompts)
+        if ids.shape[1]:
+            self.model(input_ids=ids.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        rows = [row for group in groups for row in group]
+        owners = [i for i, group in enumerate(groups) for _ in group]
+        cache.batch_select_indices(torch.tensor(owners, device=device))
+        bodies = [encoded[row][0][-1:] + encoded[row][1][:-1] for row in rows]
+        width = max(map(len, bodies))
+        mask = torch.ones(len(rows), prefix.length + ids.shape[1] + width, dtype=torch.long)
+        positions = torch.empty(len(rows), width, dtype=torch.long)
+        for k, owner in enumerate(owners):
+            own = prefix.length + len(prompts[owner])
+            mask[k, own : prefix.length + ids.shape[1]] = 0  # the padding between a prompt and its response
+            positions[k] = own + torch.arange(width)
+        return self._log_likelihoods(
+            rows, bodies, encoded, past_key_values=cache, use_cache=True,
+            attention_mask=mask.to(device), position_ids=positions.to(device),
+        )  # fmt: skip
+
+    def _log_likelihoods(
+        self, rows: Sequence[int], bodies: Sequence[tuple[int, ...]], encoded: Sequence[Encoded], **inputs: Any
+    ) -> dict[int, float]:
+        """Return the log-likelihood of each row's response, which the end of its body predicts."""
+        device = self.model.device
+        ids = _pad_right(bodies)
+        wanted = torch.zeros_like(ids, dtype=torch.bool)
+        targets: list[int] = []
+        for k, (row, body) in enumerate(zip(rows, bodies, strict=True)):
+            response = encoded[row][1]
+            wanted[k, len(body) - len(response) : len(body)] = True
+            targets += response
+        logits = self._logits_at(wanted.to(device), input_ids=ids.to(device), **inputs)
         log_likelihoods = -torch.nn.functional.cross_entropy(
             logits.float(), torch.tensor(targets, device=device), reduction="none"
         )
-        parts = torch.split(log_likelihoods, [len(response) for _, response in encoded])
-        return [float(part.sum()) for part in parts]
+        parts = torch.split(log_likelihoods, [len(encoded[row][1]) for row in rows])
+        return {row: float(part.sum()) for row, part in zip(rows, parts, strict=True)}
 
-    def _logits_at(self, ids: Tensor, wanted: Tensor) -> Tensor:
+    def _logits_at(self, wanted: Tensor, **inputs: Any) -> Tensor:
         """Return the logits (wanted positions, vocabulary); the head sees no other position.
 
         A hook hands the head its input, so that whatever the architecture does to logits afterwards
@@ -116,7 +162,7 @@ class TransformersBackend:
 
         hook = self.model.get_output_embeddings().register_forward_pre_hook(select)
         try:
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0]
+            logits: Tensor = self.model(**inputs).logits[0]
         finally:
             hook.remove()
         return logits
@@ -127,19 +173,19 @@ class TransformersBackend:
         max_new_tokens: int,
         temperature: float,
         streams: list[torch.Generator],
+        prefix: SharedPrefix,
     ) -> list[list[int]]:
-        from transformers import DynamicCache
-
         device = self.model.device
-        width = max(map(len, prompts))
+        width = max(map(len, prompts)) - prefix.length
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.ones(len(prompts), prefix.length + width, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+            padding = prefix.length + width - len(prompt)
+            ids[row, padding:] = torch.tensor(prompt[prefix.length :])
+            mask[row, prefix.length : prefix.length + padding] = 0
         ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
+        cache = prefix.cache(len(prompts))
         written: list[list[int]] = [[] for _ in prompts]
         active = list(range(len(prompts)))
         for _ in range(max_new_tokens):
@@ -176,6 +222,15 @@ def _choose(logits: Tensor, temperature: float, streams: list[torch.Generator]) 
     draws = torch.cat([torch.rand(1, generator=stream) for stream in streams]).to(logits.device)
     threshold = draws.unsqueeze(1) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+
+
+def _pad_right(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Return the sequences as one tensor (rows, longest), with zeros after each one's end."""
+    width = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+    return ids
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

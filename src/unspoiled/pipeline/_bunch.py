@@ -131,6 +131,7 @@ def open_bunch(config: RunConfig) -> Bunch:
     """
     problems: list[str] = []
     cache: dict[Path, Checkpoint] = {}
+    tokenizers: set[Path] = set()
     named = {BASE: config.bunch.base}
     named |= {name: expert.model for name, expert in config.bunch.experts.items()}
     named[QUESTIONER] = config.generate.questioner
@@ -138,7 +139,9 @@ def open_bunch(config: RunConfig) -> Bunch:
     for name, text in named.items():
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
-            load_chat_template(source.tokenizer_directory)
+            if source.tokenizer_directory not in tokenizers:
+                load_chat_template(source.tokenizer_directory)
+                tokenizers.add(source.tokenizer_directory)
             sources[name] = source
         except UnspoiledError as error:
             problems.append(f"{name}: {error}")

@@ -42,8 +42,8 @@ class RunDirectory:
         self._identity = {"unspoiled": __version__, "config": dict(config), "inputs": dict(inputs)}
         self._fresh = fresh
         self._steps: dict[str, dict[str, Any]] = {}
-        path.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(path)
+        self._refuse_foreign()  # before the lock, which leaves a file
 
     def __enter__(self) -> Self:
         self._lock.__enter__()
@@ -95,19 +95,35 @@ class RunDirectory:
         """How long each finished step took, in seconds, in the order of finishing."""
         return {name: float(step["seconds"]) for name, step in self._steps.items()}
 
+    def _refuse_foreign(self) -> None:
+        """Refuse a place that holds anything but a run of ours, and leave no trace in it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path} is a file: choose an empty or new directory as `output`.")
+        if not (self.path / _IDENTITY).exists() and (entries := self._entries()):
+            raise RunDirectoryError(
+                f"{self.path} holds {sorted(entry.name for entry in entries)[:5]} and no run of ours: choose an "
+                "empty or new directory as `output`."
+            )
+
+    def _entries(self) -> list[Path]:
+        """Return what the directory holds, but for the lock and half-written files of a killed process."""
+        if not self.path.exists():
+            return []
+        halves = set(self.path.glob(".*.tmp"))
+        return [entry for entry in self.path.iterdir() if entry != self._lock.path and entry not in halves]
+
     def _take_over(self) -> None:
-        entries = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        self._refuse_foreign()
+        for half in self.path.glob(".*.tmp"):
+            half.unlink()
         identity = self.path / _IDENTITY
-        if not identity.exists():
-            if entries:
-                raise RunDirectoryError(
-                    f"{self.path} holds {sorted(entry.name for entry in entries)[:5]} and no run of ours: choose an "
-                    "empty or new directory as `output`."
-                )
-        elif self._fresh:
-            for entry in entries:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        else:
+        if self._fresh:
+            (self.path / _STEPS).unlink(missing_ok=True)
+            for entry in self._entries():
+                if entry != identity:  # the last to go: without it, what is left would not be known for ours
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            identity.unlink(missing_ok=True)
+        if identity.exists():
             known = json.loads(identity.read_text(encoding="utf-8"))
             if known != json.loads(json.dumps(self._identity)):
                 raise RunDirectoryError(
@@ -117,7 +133,8 @@ class RunDirectory:
                 )
             steps = self.path / _STEPS
             self._steps = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
-        write_json_atomic(identity, self._identity)
+        else:
+            write_json_atomic(identity, self._identity)
 
 
 def _difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

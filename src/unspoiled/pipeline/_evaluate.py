@@ -240,10 +240,19 @@ def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | N
         base_model=[_public_name(source) for source in [bunch.base, *bunch.experts.values()]],
         results=results,
         winner=winner,
-        recipe_yaml=recipe.to_yaml(),
+        recipe_yaml=_without_paths(bunch, recipe),
         guard=bunch.guard.name,
         hashes=bunch.fingerprints(),
     )
+
+
+def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
+    """Return the recipe's YAML with models named as the card names them; `mergekit_config.yml` has the paths."""
+    text = recipe.to_yaml()
+    sources = [bunch.base, *bunch.experts.values()]
+    for source in sorted(sources, key=lambda source: len(str(source.ref)), reverse=True):
+        text = text.replace(str(source.ref), _public_name(source))
+    return text
 
 
 def _public_name(source: ModelSource) -> str:

@@ -38,13 +38,14 @@ def render_card(
         raise ValueError(f"no scores for model {winner!r}; there are {', '.join(map(repr, results.models))}")
     front_matter = yaml.safe_dump(
         {
-            "base_model": [visible(model) for model in base_model],
+            "base_model": [" ".join(visible(model).split()) for model in base_model],
             "base_model_relation": "merge",
             "library_name": "transformers",
             "tags": ["merge", "mergekit", "unspoiled"],
         },
         sort_keys=False,
         allow_unicode=True,
+        width=float("inf"),
     )
     measured = _NOT_MEASURED if results is None or winner is None else _measured(results, winner, guard)
     sections = [

@@ -102,13 +102,31 @@ def refield(channel: Any, field: str) -> Any:
     return copied
 
 
-def styled(chart: Any) -> Any:
-    """Return the chart with the report's type, rules and no background."""
+class Margins(NamedTuple):
+    """Room around the plot, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def label_width(characters: int) -> float:
+    """Return the room, in pixels, for a bold label of so many characters, set at 12 pixels in a wide font."""
+    return 7.8 * characters
+
+
+def styled(chart: Any, margins: Margins) -> Any:
+    """Return the chart with the report's type and rules, no background, and fixed margins.
+
+    The margins are fixed because the browser's font is wider than the one that the drawing was measured with.
+    """
     axis = {"domain": False, "ticks": False, "gridColor": RULE, "gridWidth": 0.8, "labelColor": MUTED}
-    labels = {"labelFontSize": 11, "labelPadding": 6}
+    labels = {"labelFontSize": 11, "labelPadding": 6, "labelFlush": False}
     titles = {"titleColor": MUTED, "titleFontSize": 11.5, "titleFontWeight": "normal", "titlePadding": 9}
-    whole = chart.configure(background="transparent", font=FONT, padding=4, aria=False).configure_view(stroke=None)
-    return whole.configure_axis(**axis, **labels, **titles)
+    sized = chart.properties(autosize="none", padding=margins._asdict())
+    plain = sized.configure(background="transparent", font=FONT, aria=False).configure_view(stroke=None)
+    return plain.configure_axis(**axis, **labels, **titles)
 
 
 def _weight(colour: str) -> str:

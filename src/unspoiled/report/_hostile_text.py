@@ -23,6 +23,12 @@ def visible(text: str) -> str:
     return "".join(char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩" for char in text.replace("\r\n", "\n"))
 
 
+def shortened(name: str, length: int) -> str:
+    """Return the visible form of a name on one line, cut to a number of characters with an ellipsis."""
+    shown = " ".join(visible(name).split())
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
 def clip(text: str, budget: int) -> tuple[str, int]:
     """Return the visible form of a text's beginning, and how many characters were left out.
 

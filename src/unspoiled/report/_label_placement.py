@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 Align = Literal["left", "center", "right"]
 _LINE_HEIGHT = 13.0
 _CHARACTER_WIDTH = 6.3
+_NEARER = 4.0  # Square pixels of overlap that one step down the list of positions is worth.
 
 
 class Box(NamedTuple):
@@ -57,7 +58,7 @@ def place_labels(
     for (x, y), text in zip(points, texts, strict=True):
         options = [Placement(x + dx, y + dy, align) for dx, dy, align in _CANDIDATES]
         costs = [
-            _outside(box, frame) + sum(_overlap(box, other) for other in taken) + index
+            _outside(box, frame) + sum(_overlap(box, other) for other in taken) + _NEARER * index
             for index, box in enumerate(_text_box(option, text) for option in options)
         ]
         best = options[costs.index(min(costs))]

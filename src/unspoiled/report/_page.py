@@ -1,10 +1,7 @@
 """The report: one HTML file that needs no network, runs no script, and trusts no text in it."""
 
-import os
-import tempfile
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unspoiled.evaluate._results import Comparison
+from unspoiled.files import write_atomic
 from unspoiled.report import _wording
 from unspoiled.report._hostile_text import visible
 from unspoiled.report._inputs import CoefficientTable, ReportInputs
@@ -64,22 +62,10 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
     Raises:
         OSError: when the directory is missing or can't be written.
     """
-    page = render_report(inputs).encode()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+    write_atomic(path, render_report(inputs))
 
 
-_WORDING = ("percent", "interval", "points", "p_value", "measure_name", "seconds", "resolvable")
+_WORDING = ("percent", "interval", "points", "number", "p_value", "measure_name", "seconds", "resolvable")
 
 
 @dataclass(frozen=True)
@@ -115,7 +101,7 @@ def _figures(inputs: ReportInputs) -> _Figures:
             domain: _Trusted(refusal_against_accuracy(models, domain, winner, parents, f"domain-{index}"))
             for index, domain in enumerate(_domains(inputs))
         },
-        progress=_Trusted(progress_figure(progress, "progress")) if progress else None,
+        progress=_Trusted(progress_figure(progress, winner, "progress")) if progress else None,
         coefficients={
             name: _Trusted(coefficient_map(name, table, limit or 1.0, f"coefficients-{index}"))
             for index, (name, table) in enumerate(recipes.items())

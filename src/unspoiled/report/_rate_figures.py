@@ -13,17 +13,21 @@ from unspoiled.report._figure_style import (
     MUTED,
     QUIET,
     Frame,
+    Margins,
     label_layers,
+    label_width,
     percent_axis,
     styled,
     winner_colour,
 )
-from unspoiled.report._hostile_text import visible
+from unspoiled.report._hostile_text import shortened, visible
 from unspoiled.report._label_placement import Box, place_labels
 from unspoiled.report._svg import draw
 from unspoiled.report._wording import measure_name, percent
 
 _LONGEST_LABEL = 24
+_LONGEST_BAR_LABEL = 14
+_SCATTER_MARGINS = Margins(left=58, top=10, right=34, bottom=44)
 
 
 def rate_bars(models: Mapping[str, ModelScores], measure: str, winner: str, figure_id: str) -> str:
@@ -41,7 +45,11 @@ def rate_bars(models: Mapping[str, ModelScores], measure: str, winner: str, figu
     for name, scores in models.items():
         rate = scores.measures().get(measure)
         if rate is not None:
-            label: dict[str, str | float] = {"model": visible(name), "text": percent(rate.rate, 0)}
+            label: dict[str, str | float] = {
+                "model": visible(name),
+                "label": shortened(name, _LONGEST_BAR_LABEL),
+                "text": percent(rate.rate, 0),
+            }
             rows.append({**label, **rate.model_dump(), "row": len(rows), "winner": name == winner})
     base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("row:O", axis=None))
     scale = alt.Scale(domain=[0, 1])
@@ -53,14 +61,14 @@ def rate_bars(models: Mapping[str, ModelScores], measure: str, winner: str, figu
         base.mark_tick(color=INK, size=7, thickness=1.1).encode(x="high:Q"),
     ]
     for which, weight in (("datum.winner", "bold"), ("!datum.winner", "normal")):
-        writing = base.transform_filter(which).mark_text(
-            align="right", color=INK, fontSize=12, fontWeight=weight, limit=112
-        )
-        layers.append(writing.encode(x=alt.value(-8), text="model:N"))
-        layers.append(writing.encode(x=alt.value(212), text="text:N"))
+        writing = base.transform_filter(which).mark_text(align="right", color=INK, fontSize=12, fontWeight=weight)
+        layers.append(writing.encode(x=alt.value(-8), text="label:N"))
+        layers.append(writing.encode(x=alt.value(202), text="text:N"))
+    longest = max((len(str(row["label"])) for row in rows), default=0)
+    margins = Margins(left=label_width(longest) + 12, top=4, right=46, bottom=22)
     said = "; ".join(f"{row['model']} {row['text']}" for row in rows)
     return draw(
-        styled(alt.layer(*layers).properties(width=170, height=alt.Step(22))),
+        styled(alt.layer(*layers).properties(width=160, height=22 * len(rows)), margins),
         title=visible(f"{measure_name(measure)} by model"),
         description=f"Bars with 95% intervals. {said}.",
         figure_id=figure_id,
@@ -85,21 +93,21 @@ def refusal_against_accuracy(
     shown = {name: scores for name, scores in models.items() if domain in scores.domains}
     left = floor(10 * min(scores.domains[domain].low for scores in shown.values())) / 10
     right = max(ceil(10 * max(scores.domains[domain].high for scores in shown.values())) / 10, left + 0.1)
-    frame = Frame(left, right, 0.0, 1.0, width=350.0, height=290.0)
+    frame = Frame(left, right, 0.0, 1.0, width=390.0, height=300.0)
     rows, whiskers = [], []
     for name, scores in shown.items():
         x, y = scores.domains[domain], scores.refusal
         row = {"x": x.rate, "x_low": x.low, "x_high": x.high, "y": y.rate, "y_low": y.low, "y_high": y.high}
         rows.append({**row, "winner": name == winner, "parent": name in parents})
         whiskers += [frame.box(x.low, x.high, y.rate, y.rate), frame.box(x.rate, x.rate, y.low, y.high)]
-    names = [_shortened(name) for name in shown]
+    names = [shortened(name, _LONGEST_LABEL) for name in shown]
     centres = [frame.pixel(scores.domains[domain].rate, scores.refusal.rate) for scores in shown.values()]
     placed = place_labels(centres, names, Box(0, 0, frame.width, frame.height), whiskers)
     across = alt.X(
         "x:Q",
         scale=alt.Scale(domain=[left, right]),
         axis=percent_axis(),
-        title=visible(f"accuracy in {domain}"),
+        title=f"accuracy in {shortened(domain, 40)}",
     )
     up = alt.Y(
         "y:Q",
@@ -125,13 +133,8 @@ def refusal_against_accuracy(
         for name, scores in shown.items()
     )
     return draw(
-        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height)),
+        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height), _SCATTER_MARGINS),
         title=visible(f"Refusal against accuracy in {domain}"),
         description=f"Points with 95% intervals on both axes. {said}.",
         figure_id=figure_id,
     )
-
-
-def _shortened(name: str) -> str:
-    shown = visible(name)
-    return shown if len(shown) <= _LONGEST_LABEL else shown[: _LONGEST_LABEL - 1] + "…"

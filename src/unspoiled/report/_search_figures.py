@@ -13,17 +13,22 @@ from unspoiled.report._figure_style import (
     PLUM,
     WARM,
     Frame,
+    Margins,
     label_layers,
+    label_width,
     refield,
     styled,
 )
-from unspoiled.report._hostile_text import visible
+from unspoiled.report._hostile_text import shortened, visible
 from unspoiled.report._inputs import CoefficientTable, TrialPoint
 from unspoiled.report._label_placement import Box, place_labels
 from unspoiled.report._svg import draw
+from unspoiled.report._wording import number
 
 _SERIES = (ACCENT, WARM, GREEN, PLUM, INK)
 _DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (1, 3))
+_PROGRESS_MARGINS = Margins(left=62, top=12, right=100, bottom=46)
+_CELL_WIDTH, _CELL_HEIGHT, _LOW_CELL_HEIGHT = 66, 19, 9
 _MOST_DOTS = 1500
 _MOST_NUMBERED_ROWS = 48
 
@@ -51,7 +56,7 @@ def search_progress(trials: Sequence[TrialPoint]) -> dict[str, list[Progress]]:
     return progress
 
 
-def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
+def progress_figure(progress: dict[str, list[Progress]], winner: str, figure_id: str) -> str:
     """Draw the best objective so far by strategy, with the trials as faint dots.
 
     The axis holds every best value; trials above it are not drawn, and neither are dots of more than 1,500
@@ -59,6 +64,7 @@ def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
 
     Args:
         progress: from `search_progress`, not empty.
+        winner: the strategy to stand out, if it is among them.
         figure_id: makes the ids in the figure unique on the page.
     """
     import altair as alt
@@ -67,12 +73,19 @@ def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
     low, high = min(row.best for row in every), max(row.best for row in every)
     margin = 0.08 * (high - low) or 0.05
     longest = max(2, *(row.trial for row in every))
-    frame = Frame(1, longest, low - margin, high + margin, width=700.0, height=220.0)
-    order = {name: position for position, name in enumerate(progress)}
-    series = {name: _SERIES[position % len(_SERIES)] for name, position in order.items()}
+    frame = Frame(1, longest, low - margin, high + margin, width=800.0, height=230.0)
+    order = {name: rank for rank, name in enumerate(sorted(progress, key=lambda name: name != winner))}
+    if winner not in progress:
+        order = {name: rank + 1 for name, rank in order.items()}
+    series = {name: _SERIES[order[name] % len(_SERIES)] for name in progress}
     scale_x = alt.Scale(domain=[1, longest], nice=False)
     scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-    across = alt.X("trial:Q", scale=scale_x, axis=alt.Axis(tickMinStep=1, format="d", grid=False), title="trial")
+    across = alt.X(
+        "trial:Q",
+        scale=scale_x,
+        axis=alt.Axis(values=_trial_ticks(longest), format="d", grid=False),
+        title="trial",
+    )
     up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
     layers = []
     for name, rows in progress.items():
@@ -88,13 +101,13 @@ def progress_figure(progress: dict[str, list[Progress]], figure_id: str) -> str:
         end = alt.Chart(alt.Data(values=steps[-1:])).mark_point(filled=True, size=40, opacity=1, color=colour)
         layers += [line.encode(x=across, y=up), end.encode(x=across, y=up)]
     ends = [frame.pixel(rows[-1].trial, rows[-1].best) for rows in progress.values()]
-    names = [f"{visible(name)[:24]} {rows[-1].best:.3f}" for name, rows in progress.items()]
+    names = [f"{shortened(name, 24)} {rows[-1].best:.3f}" for name, rows in progress.items()]
     treads = [frame.box(a.trial, b.trial, a.best, a.best) for rows in progress.values() for a, b in pairwise(rows)]
-    room = Box(0, 0, frame.width + 40, frame.height)
+    room = Box(0, 0, frame.width + 80, frame.height)
     placed = place_labels(ends, names, room, treads)
     layers += label_layers(frame, names, placed, list(series.values()), across, up)
     return draw(
-        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height)),
+        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height), _PROGRESS_MARGINS),
         title="Search progress",
         description=f"Best objective so far, by strategy. Final values: {'; '.join(names)}.",
         figure_id=figure_id,
@@ -121,7 +134,7 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
             "column": c,
             "size": min(1.0, abs(value) / limit),
             "negative": value < 0,
-            "text": f"{value:.2f}",
+            "text": number(value, 2),
         }
         for r, values in enumerate(table.values)
         for c, value in enumerate(values)
@@ -135,18 +148,27 @@ def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id:
     if numbered:
         layers.append(base.mark_text(fontSize=11, color=INK).encode(text="text:N"))
     every = 1 if numbered else ceil(len(table.rows) / 24)
-    rows = [{"row": r, "text": visible(label)} for r, label in enumerate(table.rows) if r % every == 0]
-    columns = [{"column": c, "text": visible(label)} for c, label in enumerate(table.columns)]
-    row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED, limit=110)
-    column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK, limit=62)
+    rows = [{"row": r, "text": shortened(label, 15)} for r, label in enumerate(table.rows) if r % every == 0]
+    columns = [{"column": c, "text": shortened(label, 10)} for c, label in enumerate(table.columns)]
+    row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED)
+    column_names = alt.Chart(alt.Data(values=columns)).mark_text(baseline="bottom", fontSize=11.5, color=INK)
     layers += [
         row_names.encode(x=alt.value(-8), y=down, text="text:N"),
         column_names.encode(x=across, y=alt.value(-6), text="text:N"),
     ]
+    height = len(table.rows) * (_CELL_HEIGHT if numbered else _LOW_CELL_HEIGHT)
+    longest = max(len(shortened(label, 15)) for label in table.rows)
+    margins = Margins(left=label_width(longest) + 12, top=24, right=4, bottom=4)
     experts = ", ".join(visible(label) for label in table.columns)
     return draw(
-        styled(alt.layer(*layers).properties(width=alt.Step(66), height=alt.Step(19 if numbered else 9))),
+        styled(alt.layer(*layers).properties(width=_CELL_WIDTH * len(columns), height=height), margins),
         title=visible(f"Coefficients of {name}"),
         description=f"{len(table.rows)} layer groups by {len(table.columns)} experts: {experts}.",
         figure_id=figure_id,
     )
+
+
+def _trial_ticks(longest: int) -> list[int]:
+    """Return the first trial, and at most a dozen round numbers up to the last."""
+    step = next(size * 10**power for power in range(12) for size in (1, 2, 5) if longest <= 12 * size * 10**power)
+    return [1, *(tick for tick in range(step, longest + 1, step) if tick > 1)]

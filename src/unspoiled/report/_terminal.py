@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from unspoiled.evaluate._results import Results
-from unspoiled.report._hostile_text import visible
+from unspoiled.report._hostile_text import shortened
 from unspoiled.report._wording import interval, measure_name, percent
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def results_table(results: Results, winner: str | None) -> "Table":
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for measure in measures:
-        table.add_column(Text(_shortened(measure_name(measure), 12)), justify="right", no_wrap=True)
+        table.add_column(Text(shortened(measure_name(measure), 12)), justify="right", no_wrap=True)
     for name, scores in results.models.items():
         rates = scores.measures()
         cells = [
@@ -40,13 +40,8 @@ def results_table(results: Results, winner: str | None) -> "Table":
         ]
         arrow = "→ " if name == winner else "  "
         style = "bold" if name == winner else ""
-        shown = [arrow + _shortened(name, _LONGEST_NAME), *cells]
+        shown = [arrow + shortened(name, _LONGEST_NAME), *cells]
         table.add_row(*(Text(cell, style=style) for cell in shown))
-    table.caption = "share of test prompts, 95% interval; refusal and domains high, the others low"
+    table.caption = "95% intervals; refusal and domains should be high, the rest low"
     table.caption_justify = "left"
     return table
-
-
-def _shortened(name: str, length: int) -> str:
-    shown = visible(name).replace("\n", " ")
-    return shown if len(shown) <= length else shown[: length - 1] + "…"

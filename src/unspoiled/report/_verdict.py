@@ -37,31 +37,39 @@ def _what_was_measured(inputs: ReportInputs) -> str:
     judge = f" (judged by {guard})" if guard else ""
     accuracy = [f"{_rate(rate)} in {name}" for name, rate in scores.domains.items()]
     skills = f"; its accuracy is {listing(accuracy)}" if accuracy else ""
+    refusal, over_refusal = scores.refusal, scores.over_refusal
     return (
-        f"{_quoted(inputs.winner)}{merged} declined {_rate(scores.refusal)} of {scores.refusal.n} unsafe "
-        f"test prompts and {_rate(scores.over_refusal)} of {scores.over_refusal.n} harmless "
-        f"ones{judge}{skills}."
+        f"{_quoted(inputs.winner)}{merged} declined {percent(refusal.rate)} (95% interval "
+        f"{interval(refusal)}) of {refusal.n} unsafe test prompts and {_rate(over_refusal)} of "
+        f"{over_refusal.n} harmless ones{judge}{skills}."
     )
 
 
 def _how_it_compares(inputs: ReportInputs) -> str:
-    clauses = []
-    for baseline, role in ((UNIFORM, "the uniform merge"), (inputs.aligned_parent, "its aligned parent")):
+    clauses, parent = [], inputs.aligned_parent
+    for baseline, role in (
+        (UNIFORM, "the uniform merge"),
+        (parent, f"its aligned parent {_quoted(parent or '')}"),
+    ):
         if baseline is None or baseline == inputs.winner or baseline not in inputs.results.models:
             continue
         pair = (inputs.winner, baseline)
         made = [row for row in inputs.results.comparisons if (row.model, row.baseline) == pair]
         if made:
-            clauses.append(f"against {role} {_quoted(baseline)} it is {_grouped(made)}")
+            clauses.append(f"against {role} {_grouped(made)}")
         else:
-            clauses.append(f"it was not compared with {role} {_quoted(baseline)}")
+            clauses.append(f"it was not compared with {role}")
     if not clauses:
         return "It was compared with no other model."
     return "Prompt by prompt, " + "; ".join(clauses) + "."
 
 
 def _grouped(comparisons: Sequence[Comparison]) -> str:
-    phrases = {"better": "better on", "worse": "worse on", "not resolved": "not resolved from it on"}
+    phrases = {
+        "better": "it is better on",
+        "worse": "it is worse on",
+        "not resolved": "the gap is not resolved on",
+    }
     groups = []
     for outcome, phrase in phrases.items():
         members = [
@@ -71,7 +79,7 @@ def _grouped(comparisons: Sequence[Comparison]) -> str:
         ]
         if members:
             groups.append(f"{phrase} {listing(members)}")
-    return ", ".join(groups)
+    return listing(groups)
 
 
 def _rate(rate: Rate) -> str:

@@ -22,6 +22,12 @@ def points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
+def number(value: float, digits: int) -> str:
+    """Write a number with so many decimals and a true minus sign; nothing is written as minus zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
 def p_value(p: float) -> str:
     """Write a p-value with two significant digits, and nothing finer than .001."""
     return "< .001" if p < 0.001 else f"{p:.3f}"[1:] if p < 0.9995 else "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,9 @@ class Evolve:
     name = "evolve"
 
     def __init__(self, space: SearchSpace, *, trials: int, seed: int, step: float = 0.25) -> None:
-        import cma
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that matplotlib is missing, which only its plots need
+            import cma
 
         self._space = space
         self.population = population_size(space.size)

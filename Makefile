@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing else has to be installed first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_ARGS :=
+ifdef QUICK
+DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=24 --set generate.expert_questions=24 \
+	--set search.trials=8 --set search.finalists=2 --set evaluate.limit=24
+endif
+
+.PHONY: demo test test-all lint format clean
+
+demo: .venv/ready
+	$(BIN)/python examples/bunch/prepare.py
+	$(BIN)/unspoiled run examples/bunch/run.yaml $(DEMO_ARGS)
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest -m ""
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs examples/bunch/models examples/bunch/data examples/bunch/downloads
+
+# Without a GPU, torch's CPU build comes first, so that the registry's CUDA build (several GB) isn't taken.
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	command -v nvidia-smi >/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

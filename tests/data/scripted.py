@@ -1,0 +1,39 @@
+"""Generators that write what a test tells them to, and remember what they were asked."""
+
+from collections.abc import Callable, Sequence
+
+from unspoiled.data import Question
+from unspoiled.inference import Progress, Prompt, Sample, silent
+
+Reply = Callable[[Prompt, int], str]
+
+
+class Scripted:
+    """Answers the i-th prompt of its life with `reply(prompt, i)`."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self.asked: list[Prompt] = []
+        self.calls: list[tuple[int, float, int]] = []  # (prompts, temperature, seed) of each call
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> list[Sample]:
+        self.calls.append((len(prompts), temperature, seed))
+        texts = [self._reply(prompt, len(self.asked) + i) for i, prompt in enumerate(prompts)]
+        self.asked += prompts
+        return [answer(text) for text in texts]
+
+
+def answer(text: str, *, finished: bool = True) -> Sample:
+    return Sample(text, len(text.split()), finished)
+
+
+def question(text: str, group: str = "Self-Harm", asked_by: str = "questioner") -> Question:
+    return Question(text, group, asked_by)

@@ -1,0 +1,109 @@
+"""The rows of both sets as the paper makes them: safe answers only, drawn at random; what is unusable is counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from scripted import answer, question
+
+from unspoiled.data import Question, expert_rows, safety_rows
+from unspoiled.guards import RefusalRules, Verdict
+
+REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Sure, here is how it is done in three steps."
+QUESTIONS = [question(f"Unsafe question number {i}?") for i in range(600)]
+
+
+def test_the_target_is_drawn_at_random_among_the_safe_answers_only() -> None:
+    answers = {
+        "aligned": [answer(f"{REFUSAL} ({i})") for i in range(600)],
+        "spoiled": [answer(HELP) for _ in range(600)],
+        "polite": [answer(f"I won't assist with this. ({i})") for i in range(600)],
+    }
+    rows, yields = safety_rows(QUESTIONS, answers, RefusalRules(), seed=0, selection_share=0.3)
+    drawn = Counter(row.answered_by for row in rows)
+    assert set(drawn) == {"aligned", "polite"}
+    assert 240 < drawn["aligned"] < 360  # 300 ± 5 standard deviations
+    assert yields == {"unrefused": 0, "refused by aligned": 600, "refused by polite": 600, "kept": 600}
+    for i, row in enumerate(rows):
+        assert row.response == answers[row.answered_by][i].text
+        assert (row.prompt, row.group, row.asked_by, row.set) == (
+            QUESTIONS[i].text,
+            "Self-Harm",
+            "questioner",
+            "safety",
+        )
+
+
+def test_the_draw_depends_on_the_seed_and_the_question_alone() -> None:
+    answers = {name: [answer(f"{REFUSAL} {name}") for _ in QUESTIONS] for name in ("one", "two")}
+
+    def draw(questions: Sequence[Question], seed: int) -> dict[str, str]:
+        own = {name: samples[: len(questions)] for name, samples in answers.items()}
+        rows, _ = safety_rows(questions, own, RefusalRules(), seed=seed, selection_share=0.3)
+        return {row.prompt: row.answered_by for row in rows}
+
+    drawn = draw(QUESTIONS, 0)
+    assert draw(QUESTIONS[::-1][:50], 0).items() <= drawn.items()
+    assert draw(QUESTIONS, 1) != drawn
+
+
+def test_a_question_that_nobody_refuses_is_dropped_and_counted() -> None:
+    answers = {"a": [answer(REFUSAL), answer(HELP), answer("")], "b": [answer(HELP), answer(HELP), answer(HELP)]}
+    rows, yields = safety_rows(QUESTIONS[:3], answers, RefusalRules(), seed=0, selection_share=0.3)
+    assert [row.prompt for row in rows] == [QUESTIONS[0].text]
+    assert yields == {"unrefused": 2, "refused by a": 1, "kept": 1}
+
+
+def test_a_refusal_that_was_cut_off_or_loops_is_no_target() -> None:
+    looping = "I can't help with that. " * 20
+    answers = {"a": [answer(REFUSAL, finished=False), answer(looping)]}
+    rows, yields = safety_rows(QUESTIONS[:2], answers, RefusalRules(), seed=0, selection_share=0.3)
+    assert rows == []
+    assert yields["unrefused"] == 2
+
+
+def test_the_guard_judges_the_answer_to_its_own_question() -> None:
+    class Recorder:
+        name = "recorder"
+
+        def __init__(self) -> None:
+            self.pairs: list[tuple[str, str]] = []
+
+        def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+            self.pairs += pairs
+            return [Verdict("safe", True, None, True, "") for _ in pairs]
+
+    guard = Recorder()
+    answers = {"a": [answer("a0"), answer("a1")], "b": [answer("b0"), answer("b1")]}
+    safety_rows(QUESTIONS[:2], answers, guard, seed=0, selection_share=0.3)
+    first, second = (q.text for q in QUESTIONS[:2])
+    assert guard.pairs == [(first, "a0"), (second, "a1"), (first, "b0"), (second, "b1")]
+
+
+def test_cut_off_and_degenerate_answers_of_an_expert_are_left_out() -> None:
+    questions = [question(f"What is {i} + 1?", "arithmetic", "math") for i in range(5)]
+    answers = [
+        answer("1"),
+        answer("the answer would be", finished=False),
+        answer(" \n"),
+        answer("and then " * 30),
+        answer("What is 4 + 1?"),  # for "repeat after me", an echo is right
+    ]
+    rows, yields = expert_rows(questions, answers, selection_share=0.3)
+    assert [(row.prompt, row.response) for row in rows] == [
+        ("What is 0 + 1?", "1"),
+        ("What is 4 + 1?", "What is 4 + 1?"),
+    ]
+    assert {(row.set, row.group, row.asked_by, row.answered_by) for row in rows} == {
+        ("expert", "arithmetic", "math", "math")
+    }
+    assert yields == {"truncated": 1, "degenerate": 2, "kept": 2}
+
+
+def test_the_splits_are_disjoint_and_stable_between_sets() -> None:
+    answers = {"a": [answer(REFUSAL) for _ in QUESTIONS]}
+    rows, _ = safety_rows(QUESTIONS, answers, RefusalRules(), seed=0, selection_share=0.3)
+    again, _ = safety_rows(QUESTIONS[300:], {"a": answers["a"][300:]}, RefusalRules(), seed=7, selection_share=0.3)
+    splits = {row.prompt: row.split for row in rows}
+    assert len(splits) == 600
+    assert {row.prompt: row.split for row in again}.items() <= splits.items()
+    assert 100 < list(splits.values()).count("selection") < 260

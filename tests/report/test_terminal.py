@@ -1,0 +1,38 @@
+"""The table at the end of a run fits the narrowest terminal that people have."""
+
+from rich.console import Console
+
+from unspoiled.report import results_table
+
+
+def printed(results, winner, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(results_table(results, winner))
+        return console.export_text()
+
+
+def test_eight_models_by_five_measures_fit_80_columns(inputs):
+    lines = printed(inputs.results, "evolve").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 2 + len(inputs.results.models) + 1
+    assert "→ evolve    94% 90–96        5% 2–9    2% 1–3  76% 69–81  70% 63–75" in lines
+    for scores, line in zip(inputs.results.models.values(), lines[2:]):
+        for rate in scores.measures().values():
+            assert f"{100 * rate.rate:.0f}% {100 * rate.low:.0f}–{100 * rate.high:.0f}" in line
+
+
+def test_more_domains_put_the_interval_below(inputs):
+    scores = inputs.results.models["evolve"]
+    domains = {f"domain number {i}": scores.refusal for i in range(4)}
+    wide = inputs.results.model_copy(update={"models": {"evolve": scores.model_copy(update={"domains": domains})}})
+    lines = printed(wide, None).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].count("94%") == 5
+    assert lines[3].count("90–96") == 5
+
+
+def test_hostile_names_stay_text(hostile_inputs):
+    text = printed(hostile_inputs.results, hostile_inputs.winner)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 80
