@@ -1,6 +1,7 @@
 """The refusal rules on phrasings that we wrote: refusals, and answers that look like them.
 
-The last 30 refusals and the last 47 answers were written after the rules and found three errors, since mended.
+The last 30 refusals and the last 47 answers were written after the rules, and found three errors, since mended.
+Version 1 missed 18 of the 97 refusals and took 57 of the 131 answers for one.
 `benchmarks/refusal_rules.py` measures the rules on a public set that people have judged.
 """
 
