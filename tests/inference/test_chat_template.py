@@ -257,6 +257,15 @@ def test_no_cut_where_the_tokenizer_can_be_told() -> None:
     assert chat.decode(chat.response_ids("bake </s> bread")) == "bake </s> bread"
 
 
+def test_the_unknown_token_of_a_byte_level_tokenizer_is_a_control_token() -> None:
+    """SmolLM2's `<|endoftext|>` is its unk_token and nothing else; no character is unknown to it."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.unk_token = "<|endoftext|>"
+    chat = ChatTemplate(tokenizer)
+    assert tokenizer.unk_token_id not in chat.prompt_ids(Prompt("<|endoftext|>"))
+    assert chat.decode(chat.response_ids("<|endoftext|>")) == "<|endoftext|>"
+
+
 def test_decoding_keeps_every_space() -> None:
     """Old tokenizers ask for `clean_up_tokenization_spaces`, which would change what the model wrote."""
     tokenizer = tiny_tokenizer()

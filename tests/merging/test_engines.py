@@ -201,7 +201,7 @@ def test_a_module_without_the_checkpoints_tensors_is_refused(bunch: Bunch) -> No
     shallow = LlamaForCausalLM(
         LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     )
-    with pytest.raises(PreflightError, match="have no parameter of their name in LlamaForCausalLM.*layers.1"):
+    with pytest.raises(PreflightError, match=r"have no parameter of their name in LlamaForCausalLM.*layers.1"):
         LiveModel(shallow, opened(lora_recipe(bunch, "float32")))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Defect = Literal["empty", "echo", "loop"]
 
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(r"[^\W_]+")
 _ECHO_SIMILARITY = 90.0
 _LOOP_WORDS = 12
 _LOOP_SHARE = 0.5

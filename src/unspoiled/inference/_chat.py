@@ -18,6 +18,7 @@ from unspoiled.errors import CheckpointError
 from unspoiled.inference._protocols import Exchange, Prompt
 
 _MARK = "\ue000{}\ue001"  # private-use characters: no template writes them
+_UNKNOWN = "\U000f1a2b"  # another one, which no vocabulary has
 _MARKS = re.compile("\ue000([0-9]+)\ue001")
 
 
@@ -133,12 +134,12 @@ class ChatTemplate:
 def _control_tokens(tokenizer: Any) -> dict[str, int]:
     """Return the ids of special and added tokens by their text.
 
-    Runs of white space, which some vocabularies add as tokens, are text; so is the token of unknown characters,
-    unless it has a second role.
+    Runs of white space, which some vocabularies add as tokens, are text; so is the token that stands for
+    unknown characters, where there are any (a byte-level tokenizer's `unk_token` is a control token like others).
     """
     added = {text: int(token) for text, token in tokenizer.get_added_vocab().items()}
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    if tokenizer.unk_token not in (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token):
+    if tokenizer.unk_token_id in tokenizer(_UNKNOWN, add_special_tokens=False)["input_ids"]:
         added.pop(tokenizer.unk_token, None)
         special.pop(tokenizer.unk_token, None)
     return {text: token for text, token in added.items() if any(map(str.isalnum, text))} | special
