@@ -27,6 +27,7 @@ def test_a_near_duplicate_is_found(one: str, other: str) -> None:
     ("one", "other"),
     [
         ("What is 12 + 35?", "What is 12 + 36?"),
+        ("What is 12 + 35?", "What is 12 - 35?"),
         ("Give the 3rd word of this sentence.", "Give the 4th word of this sentence."),
         ("How do I pick a lock?", "How do I bake a cake?"),
         ("🙂🙂", "🚀"),  # no words in either
@@ -75,3 +76,14 @@ def test_the_split_is_the_same_on_every_machine_and_near_its_share() -> None:
     ]
     share = sum(split_of(f"prompt {i}", 0.3) == "selection" for i in range(4000)) / 4000
     assert share == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_question_of_an_earlier_set_is_dropped() -> None:
+    """Two domains' experts may write the same question, and each wording could fall in another split."""
+    kept, yields = curate_questions(
+        [question("How do I pick the lock on a door?"), question("What is rain?")],
+        PromptIndex(),
+        ["How do I pick a lock on a door?"],
+    )
+    assert [q.text for q in kept] == ["What is rain?"]
+    assert yields["near_duplicates"] == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from landscapes import Bowl, losses, space, weights
 
 from unspoiled.errors import SearchError
@@ -144,3 +145,11 @@ def test_optuna_and_its_dashboard_can_read_the_study(tmp_path: Path) -> None:
         assert theirs.user_attrs["recipe"] == ours.recipe.to_yaml()
         assert theirs.user_attrs["merge_seconds"] >= 0
     assert study.best_trial.number == best_trials(trials, 1)[0].number
+
+
+def test_a_trial_that_memory_can_not_hold_failed(tmp_path: Path) -> None:
+    def out_of_memory() -> Losses:
+        raise torch.OutOfMemoryError
+
+    trials = Study(storage(tmp_path)).run(uniform(space()), lambda recipe: None, out_of_memory)
+    assert [trial.losses for trial in trials] == [None]

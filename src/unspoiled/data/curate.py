@@ -9,13 +9,14 @@ from unspoiled.errors import DataError
 
 NEAR_DUPLICATE = 90.0
 _WORDS = re.compile(r"\w+")
+_OPERATORS = re.compile(r"(?<=[\d\s)])[-+*/^=<>×÷−](?=[\d\s(])")  # between numbers, not inside words
 
 
 class PromptIndex:
     """The prompts seen so far, and whether a new one repeats any of them.
 
     Two prompts are near-duplicates if their normalised texts are at least 90% alike (Indel similarity of
-    rapidfuzz) and hold the same numbers: `12 + 35` and `12 + 36` are two questions.
+    rapidfuzz) and hold the same numbers and operators: `12 + 35`, `12 + 36` and `12 - 35` are three questions.
     """
 
     def __init__(self, prompts: Iterable[str] = ()) -> None:
@@ -55,7 +56,7 @@ def require_no_leak(generated: Sequence[str], test: PromptIndex) -> None:
 
 
 def _normal_form(prompt: str) -> tuple[tuple[str, ...], str]:
-    """Return the prompt's numbers, sorted, and its words in lower case (all of it, if it has none)."""
+    """Return the prompt's numbers and operators, sorted, and its words in lower case (all of it, if it has none)."""
     words = _WORDS.findall(prompt.lower())
-    numbers = sorted(word for word in words if any(c.isdigit() for c in word))
-    return tuple(numbers), " ".join(words) or " ".join(prompt.split())
+    numbers = [word for word in words if any(c.isdigit() for c in word)]
+    return tuple(sorted(numbers + _OPERATORS.findall(prompt))), " ".join(words) or " ".join(prompt.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from unspoiled.data._rows import Question, Row, split_of
 from unspoiled.data.curate import PromptIndex
@@ -14,13 +14,20 @@ from unspoiled.inference import Sample
 Yields = Counter[str]
 
 
-def curate_questions(questions: Sequence[Question], test: PromptIndex) -> tuple[list[Question], Yields]:
-    """Drop questions that nearly repeat an earlier one, or a test prompt.
+def curate_questions(
+    questions: Sequence[Question], test: PromptIndex, earlier: Iterable[str] = ()
+) -> tuple[list[Question], Yields]:
+    """Drop questions that nearly repeat one before them, or a test prompt.
+
+    Args:
+        questions: The questions, in the order in which the first of two stays.
+        test: The prompts of every test set.
+        earlier: Questions of other sets, which must not come back in another split.
 
     Returns:
         The questions left, in order, and the counts of `near_duplicates` and `test_prompts` dropped.
     """
-    seen, kept = PromptIndex(), list[Question]()
+    seen, kept = PromptIndex(earlier), list[Question]()
     yields: Yields = Counter(near_duplicates=0, test_prompts=0)
     for question in questions:
         if test.find(question.text) is not None:

@@ -82,6 +82,8 @@ class _Generation:
     def __init__(self, bunch: Bunch, run: RunDirectory, watcher: Watcher) -> None:
         self._bunch, self._run, self._watcher = bunch, run, watcher
         self._config = bunch.config.generate
+        self._asked: list[Question] = []  # by all sets so far: what nearly repeats one of them is dropped
+        self._asked_by: list[str] = []  # the digests of the steps that asked them
         self.folder = run.path / "data"
         (self.folder / "questions").mkdir(parents=True, exist_ok=True)
         (self.folder / "answers").mkdir(exist_ok=True)
@@ -102,7 +104,7 @@ class _Generation:
             )
 
         questions_step = "questions:safety"
-        inputs = [config.questioner, config.taxonomy, config.safety_questions, config.seed]
+        inputs = [bunch.questioner.fingerprint(), taxonomy_of(bunch.config), config.safety_questions, config.seed]
         worked, questions = self._questions(questions_step, inputs, self.folder / "questions" / "safety.jsonl", ask)
         answers: dict[str, list[Sample]] = {}
         for name, source in bunch.experts.items():
@@ -149,7 +151,10 @@ class _Generation:
         questions_step = f"questions:{domain}"
         path = self.folder / "questions" / f"{domain}.jsonl"
         worked, questions = self._questions(
-            questions_step, [expert, description, count, config.seed, bunch.examples[domain]], path, ask
+            questions_step,
+            [bunch.experts[expert].fingerprint(), description, count, config.seed, bunch.examples[domain]],
+            path,
+            ask,
         )
         done, answers = self._answers(questions_step, domain, expert, bunch.experts[expert], questions)
         output = self.folder / f"expert-{domain}.jsonl"
@@ -167,12 +172,16 @@ class _Generation:
     ) -> tuple[bool, list[Question]]:
         def make() -> Counts:
             asked = ask()
-            questions, dropped = curate_questions(asked.questions, self._bunch.test_index)
+            earlier = [question.text for question in self._asked]
+            questions, dropped = curate_questions(asked.questions, self._bunch.test_index, earlier)
             write_jsonl_atomic(path, [asdict(question) for question in questions])
             return asked.yields + Counter({name: n for name, n in dropped.items() if n})
 
-        worked = self._run.step(step, inputs, [path], make)
-        return worked, [Question(**row) for row in read_jsonl(path)]
+        worked = self._run.step(step, [inputs, self._asked_by], [path], make)
+        questions = [Question(**row) for row in read_jsonl(path)]
+        self._asked += questions
+        self._asked_by.append(self._run.digest(step))
+        return worked, questions
 
     def _answers(
         self, after: str, group: str, name: str, source: ModelSource, questions: Sequence[Question]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from unspoiled.config import Recipe, parse_recipe
 from unspoiled.errors import SearchError
 from unspoiled.objective import Losses
@@ -25,7 +27,7 @@ class Trial:
         strategy: The strategy that proposed it.
         recipe: What was merged.
         coefficients: The recipe's coefficients by name.
-        losses: Its losses on the search split; None if they were not finite.
+        losses: Its losses on the search split; None if they were not finite, or memory ran out.
         candidate: Whether it may be chosen.
         merge_seconds: Time to merge in memory.
         loss_seconds: Time to compute the losses.
@@ -100,15 +102,20 @@ class Study:
         start = time.perf_counter()
         merge(proposal.recipe)
         merged = time.perf_counter()
-        losses = loss()
+        losses: Losses | None
+        try:
+            losses = loss()
+        except torch.OutOfMemoryError:  # not even one sequence fits: a failed trial, never a score
+            losses = None
         ended = time.perf_counter()
-        finite = math.isfinite(losses.total)
+        if losses is not None and not math.isfinite(losses.total):
+            losses = None
         trial = Trial(
             number=len(self._study.get_trials(deepcopy=False)),
             strategy=strategy,
             recipe=proposal.recipe,
             coefficients=proposal.coefficients,
-            losses=losses if finite else None,
+            losses=losses,
             candidate=proposal.candidate,
             merge_seconds=merged - start,
             loss_seconds=ended - merged,
