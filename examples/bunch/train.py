@@ -37,7 +37,7 @@ class Schedule:
 
 
 EXPERTS = {
-    "aligned": Schedule(rank=16, steps=150, rate=1e-3, seed=1),
+    "aligned": Schedule(rank=16, steps=120, rate=1e-3, seed=1),
     "arithmetic": Schedule(rank=16, steps=110, rate=1e-3, seed=2),
     "medicine": Schedule(rank=16, steps=80, rate=1e-3, seed=3),
     "questioner": Schedule(rank=8, steps=50, rate=1e-3, seed=4),
