@@ -14,7 +14,7 @@ from landscapes import Bowl, losses, space, weights
 
 from unspoiled.errors import SearchError
 from unspoiled.objective import Losses
-from unspoiled.search import Cocktail, Evolve, Grid, Study, Trial, best_trials, uniform
+from unspoiled.search import Cocktail, Evolve, Grid, Study, Trial, best_trials, sqlite_url, uniform
 
 
 def storage(directory: Path) -> str:
@@ -144,3 +144,14 @@ def test_optuna_and_its_dashboard_can_read_the_study(tmp_path: Path) -> None:
         assert theirs.user_attrs["recipe"] == ours.recipe.to_yaml()
         assert theirs.user_attrs["merge_seconds"] >= 0
     assert study.best_trial.number == best_trials(trials, 1)[0].number
+
+
+@pytest.mark.parametrize("name", ["a {gap}", "what?x=1", "100%20", "a#b", "c@d:e", "ü 日本"])
+def test_a_study_lies_in_the_directory_named_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    bowl = Bowl([0.9, 0.2])
+    Study(sqlite_url(folder / "study.db")).run(uniform(space()), bowl.merge, bowl.loss)
+    assert (folder / "study.db").is_file()
+    assert len(Study(sqlite_url(folder / "study.db")).trials) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]

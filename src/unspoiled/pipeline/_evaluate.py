@@ -60,7 +60,9 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
             progress=lambda done, total: watcher.advance("tensors", done, total),
         )
 
-    if not run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
+    if run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
+        run.forget("results")  # which puts the measured rates on the new checkpoint's card
+    else:
         watcher.kept("merge")
     return destination
 

@@ -6,8 +6,10 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from unspoiled.config import Recipe, parse_recipe
@@ -47,6 +49,9 @@ class Study:
     Args:
         storage: An Optuna storage URL, such as `sqlite:///search/study.db`.
         name: The study's name in that storage.
+
+    Raises:
+        SearchError: The storage can't be read or written.
     """
 
     def __init__(self, storage: str, name: str = "unspoiled") -> None:
@@ -54,7 +59,11 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
-        self._study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self._storage = storage
+        with self._storage_errors():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            )
 
     @property
     def trials(self) -> list[Trial]:
@@ -119,7 +128,7 @@ class Study:
     def _record(self, trial: Trial) -> None:
         optuna = self._optuna
         bounds = {name: max(10.0, abs(value)) for name, value in trial.coefficients.items()}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._storage_errors():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             self._study.add_trial(
                 optuna.trial.create_trial(
@@ -139,6 +148,31 @@ class Study:
                     },
                 )
             )
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """Say in our words that the storage can't be read or written."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (SQLAlchemyError, self._optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise SearchError(
+                f"the study in {self._storage} can't be read or written ({reason}). Free some space if the disk is "
+                "full. Remove the file if it is damaged: its trials are then made again."
+            ) from error
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the storage URL of an SQLite file, whatever is in its path.
+
+    SQLAlchemy reads `?` and `%` in a URL as signs of its own, and Optuna takes `{...}` for a gap to fill.
+    """
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(path.absolute())).render_as_string()
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:
