@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unspoiled.config import Dtype
     from unspoiled.pipeline import RunOutcome, Stage
 
+_WIDEST_TABLE = 1000  # columns
+
 _CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 _SET = click.option(
     "--set",
@@ -213,7 +215,10 @@ def _print_results(outcome: RunOutcome) -> None:
     from unspoiled.report import results_table
 
     assert outcome.results is not None
-    Console(highlight=False).print(results_table(outcome.results, outcome.winner))
+    console, table = Console(highlight=False), results_table(outcome.results, outcome.winner)
+    needed = console.measure(table, options=console.options.update(max_width=_WIDEST_TABLE)).maximum
+    console.width = max(console.width, needed)  # a narrow terminal wraps lines; cutting them would cut numbers
+    console.print(table)
 
 
 def _shown(path: Path) -> str:
