@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from landscapes import Bowl, losses, space, weights
 
 from unspoiled.errors import SearchError
@@ -155,3 +156,22 @@ def test_a_study_lies_in_the_directory_named_whatever_its_name(tmp_path: Path, n
     assert (folder / "study.db").is_file()
     assert len(Study(sqlite_url(folder / "study.db")).trials) == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("where", ["merge", "loss"])
+def test_a_trial_that_does_not_fit_in_memory_failed(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bowl = Bowl([0.9, 0.2])
+    real = getattr(bowl, where)
+
+    def narrow(*arguments: object) -> object:
+        if len(study.trials) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(bowl, where, narrow)
+    study = Study(storage(tmp_path))
+    trials = study.run(Grid(space()), bowl.merge, bowl.loss)
+    assert [trial.losses is None for trial in trials] == [False, True, False, False, False]
+    assert trials[1] not in best_trials(trials, 5)

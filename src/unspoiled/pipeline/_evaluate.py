@@ -250,11 +250,10 @@ def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | N
 
 def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
     """Return the recipe's YAML with models named as the card names them; `mergekit_config.yml` has the paths."""
-    text = recipe.to_yaml()
-    sources = [bunch.base, *bunch.experts.values()]
-    for source in sorted(sources, key=lambda source: len(str(source.ref)), reverse=True):
-        text = text.replace(str(source.ref), _public_name(source))
-    return text
+    public = {str(source.ref): _public_name(source) for source in [bunch.base, *bunch.experts.values()]}
+    models = tuple(entry.model_copy(update={"model": public.get(entry.model, entry.model)}) for entry in recipe.models)
+    base = recipe.base_model and public.get(recipe.base_model, recipe.base_model)
+    return recipe.model_copy(update={"models": models, "base_model": base}).to_yaml()
 
 
 def _public_name(source: ModelSource) -> str:

@@ -27,7 +27,7 @@ class Trial:
         strategy: The strategy that proposed it.
         recipe: What was merged.
         coefficients: The recipe's coefficients by name.
-        losses: Its losses on the search split; None if they were not finite.
+        losses: Its losses on the search split; None if they were not finite, or memory ran out.
         candidate: Whether it may be chosen.
         merge_seconds: Time to merge in memory.
         loss_seconds: Time to compute the losses.
@@ -106,12 +106,18 @@ class Study:
     def _evaluate(
         self, strategy: str, proposal: Proposal, merge: Callable[[Recipe], None], loss: Callable[[], Losses]
     ) -> Trial:
-        start = time.perf_counter()
-        merge(proposal.recipe)
-        merged = time.perf_counter()
-        losses = loss()
+        import torch
+
+        losses: Losses | None = None
+        start = merged = time.perf_counter()
+        try:
+            merge(proposal.recipe)
+            merged = time.perf_counter()
+            losses = loss()
+        except torch.OutOfMemoryError:  # not even one sequence fitted: the trial failed, its loss isn't 0
+            pass
         ended = time.perf_counter()
-        finite = math.isfinite(losses.total)
+        finite = losses is not None and math.isfinite(losses.total)
         trial = Trial(
             number=len(self._study.get_trials(deepcopy=False)),
             strategy=strategy,
