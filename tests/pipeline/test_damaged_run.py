@@ -7,7 +7,7 @@ import pytest
 from test_run_directory import run_in, tree, work
 
 from command import unspoiled
-from trained import FinishedRun
+from trained import FinishedRun, TrainedBunch
 from unspoiled.errors import RunDirectoryError
 
 
@@ -61,3 +61,22 @@ def test_a_damaged_study_is_a_message(copied: FinishedRun) -> None:
     assert done.code == 8, done.err
     assert "study.db" in done.err
     assert "Remove the file" in done.err
+
+
+def test_a_finished_run_can_be_reported_where_it_was_moved_to(trained: TrainedBunch, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(trained.root, first)
+    (first / "run.yaml").write_text(trained.config.replace(f"{trained.root}/", ""))
+    done = unspoiled("run", first / "run.yaml")
+    assert done.code == 0, done.err
+    page = (first / "run" / "report.html").read_text()
+    first.rename(tmp_path / "second")
+    (tmp_path / "second" / "run" / "report.html").unlink()
+    done = unspoiled("report", tmp_path / "second" / "run.yaml")
+    assert done.code == 0, done.err
+    again = (tmp_path / "second" / "run" / "report.html").read_text()
+    assert again.count("<svg") == page.count("<svg") > 0
+    shutil.rmtree(tmp_path / "second" / "run" / "merged")
+    done = unspoiled("run", tmp_path / "second" / "run.yaml")
+    assert done.code == 2, done.err
+    assert "If the models moved since the recipe was made, put them back" in done.err

@@ -188,12 +188,11 @@ def _all_rows(bunch: Bunch) -> list[TestPrompt]:
 def _coefficients(bunch: Bunch, recipe: Recipe) -> CoefficientTable:
     """Return a recipe's weights by block of layers and expert, as the heat map shows them."""
     space = bunch.space
-    by_model = {entry.model: index for index, entry in enumerate(recipe.models)}
     values = []
     for block in space.blocks:
         row = []
-        for model in space.experts.values():
-            weight = recipe.parameter("weight", by_model[model], tensor="", layer=block[0], layers=space.layers)
+        for index in range(len(space.experts)):  # recipes list them in this order, also by an earlier path
+            weight = recipe.parameter("weight", index, tensor="", layer=block[0], layers=space.layers)
             row.append(float(weight or 0.0))
         values.append(row)
     labels = ["all layers"] if len(space.blocks) == 1 else [f"layers {block_label(b)}" for b in space.blocks]
