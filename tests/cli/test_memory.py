@@ -35,3 +35,13 @@ def test_another_runtime_error_stays_what_it_is(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(config, "read_run_config", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         unspoiled("check", tmp_path / "run.yaml")
+
+
+def test_ctrl_c_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "read_run_config", fail)
+    done = unspoiled("check", tmp_path / "run.yaml")
+    assert done.code == 130
+    assert "Stopped." in done.err

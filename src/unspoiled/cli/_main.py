@@ -174,6 +174,9 @@ def main() -> None:
         advice = " What is done is kept: free some space and run the same command again." if full else ""
         click.echo(f"Error: {error.filename or 'a file'}: {error.strerror or error}.{advice}", err=True)
         sys.exit(ResourceError.exit_code if full else 1)
+    except (KeyboardInterrupt, click.Abort):  # Abort is a RuntimeError: before those
+        click.echo("\nStopped. What is done is kept: run the same command again to continue.", err=True)
+        sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -183,9 +186,6 @@ def main() -> None:
             err=True,
         )
         sys.exit(ResourceError.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\nStopped. What is done is kept: run the same command again to continue.", err=True)
-        sys.exit(130)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
