@@ -61,7 +61,7 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
         )
 
     if run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
-        run.forget("results")  # which puts the measured rates on the new checkpoint's card
+        run.forget("card")  # which puts the measured rates on the new checkpoint's card
     else:
         watcher.kept("merge")
     return destination
@@ -109,11 +109,14 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
 
     def write() -> None:
         write_atomic(path, results.to_json())
+
+    def write_card() -> None:
         card = _card(bunch, found.recipes[found.winner], results, found.winner)
         write_atomic(run.path / "merged" / "README.md", card)
         write_manifest(run.path / "merged")
 
     worked |= run.step("results", [run.digest(f"evaluate:{name}") for name in by_model], [path], write)
+    worked |= run.step("card", run.digest("results"), [run.path / "merged" / "README.md"], write_card)
     if not worked:
         watcher.kept("evaluate")
     return results
@@ -155,7 +158,13 @@ def report(
 
 def stage_seconds(run: RunDirectory) -> dict[str, float]:
     """Return the seconds that each stage took, its steps added up."""
-    stages = {"questions": "generate", "answers": "generate", "dataset": "generate", "results": "evaluate"}
+    stages = {
+        "questions": "generate",
+        "answers": "generate",
+        "dataset": "generate",
+        "results": "evaluate",
+        "card": "evaluate",
+    }
     total: dict[str, float] = {}
     for step, seconds in run.seconds.items():
         first = step.partition(":")[0]
