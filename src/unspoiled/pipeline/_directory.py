@@ -112,7 +112,7 @@ class RunDirectory:
         """Return what `run.json` says, or None if there is none of ours: others use that name too."""
         try:
             known = json.loads((self.path / _IDENTITY).read_text(encoding="utf-8"))
-        except (FileNotFoundError, IsADirectoryError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
             return None
         return known if isinstance(known, dict) and known.keys() == self._identity.keys() else None
 
