@@ -229,3 +229,15 @@ def test_a_starter_never_overwrites(tmp_path: Path) -> None:
     assert not (tmp_path / "unspoiled.schema.json").exists()
     with pytest.raises(ConfigError, match="No such file"):
         write_starter(tmp_path / "no" / "run.yaml")
+
+
+def test_a_domain_is_not_named_like_the_safety_set(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("arithmetic", "safety"))
+    assert complaints(path) == [f"{path}:7: domains.safety: 'safety' is a name of ours: rename it"]
+
+
+@pytest.mark.parametrize("null", ["null", "~", " null "])
+def test_set_can_take_a_value_away(tmp_path: Path, null: str) -> None:
+    path = write(tmp_path, GOOD.replace("harmless: harmless.jsonl", "harmless: harmless.jsonl, limit: 5"))
+    assert read_run_config(path).evaluate.limit == 5
+    assert read_run_config(path, overrides=[f"evaluate.limit={null}"]).evaluate.limit is None

@@ -149,3 +149,17 @@ def test_models_measured_on_other_prompts_are_not_compared() -> None:
     for other in (outcomes[:-1], outcomes[::-1], [replace(outcomes[0], id="x"), *outcomes[1:]]):
         with pytest.raises(DataError, match="'merged' was measured on other prompts than 'base'"):
             require_same_prompts({"base": outcomes, "merged": other})
+
+
+def test_a_choice_is_right_by_its_very_text() -> None:
+    rows = [
+        TestPrompt("w0", "Which word is the pronoun?", "us", ("US", "us", "us")),
+        TestPrompt("w1", "Pi?", "3.", ("3", "3.")),
+    ]
+
+    class Likeliest(Scripted):
+        def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
+            return [ResponseScore(-1.0 if e.response in ("US", "3.") else -2.0, 1) for e in exchanges]
+
+    outcomes = measure(Likeliest(), replace(TESTS, domains={"words": rows}), RefusalRules())  # type: ignore[arg-type]
+    assert [(o.response, o.correct) for o in outcomes if o.set == "domain:words"] == [("US", False), ("3.", True)]

@@ -272,3 +272,9 @@ def test_decoding_keeps_every_space() -> None:
     tokenizer.clean_up_tokenization_spaces = True
     chat = ChatTemplate(tokenizer)
     assert chat.decode(chat.response_ids("print ( 'a' ) , do n't !")) == "print ( 'a' ) , do n't !"
+
+
+@pytest.mark.parametrize("text", ["{{ 1 / 0 }}", "{{ messages[0]['content'] + 1 }}", "{{ messages[7]['role'].x.y }}"])
+def test_whatever_a_template_raises_is_an_error_of_the_checkpoint(text: str) -> None:
+    with pytest.raises(CheckpointError, match=r"can't render .*chat_template\.jinja"):
+        template(text)

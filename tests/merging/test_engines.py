@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tiny import Bunch, tiny_adapter, tiny_base, tiny_expert
 from unspoiled.checkpoints import ModelRef, open_model
 from unspoiled.config import Dtype, Recipe
-from unspoiled.errors import PreflightError
+from unspoiled.errors import CheckpointError, PreflightError
 from unspoiled.merging import DTYPES, LiveModel, materialize, merge_to_directory
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -294,3 +294,18 @@ def test_an_adapted_base_is_a_base(bunch: Bunch) -> None:
     tensors = merged(recipe("task_arithmetic", {lora(bunch, "aligned"): 0.25}, base))
     for name in tensors:
         torch.testing.assert_close(tensors[name], 0.75 * start[name] + 0.25 * expert[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_live_model_refuses_a_broken_expert_by_name(bunch: Bunch, tmp_path: Path) -> None:
+    shutil.copytree(bunch.full, tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    wanted = recipe("linear", {str(tmp_path / "broken"): 1.0, str(bunch.full): 1.0})
+    models = opened(wanted)
+    live = LiveModel(loaded(bunch.base), models)
+    live.take_model(models.sources[str(bunch.full)])
+    with pytest.raises(
+        CheckpointError, match=r"broken: tensor 'model.layers.1.mlp.up_proj.weight' has 1 NaN .*\[3, 5\]"
+    ):
+        live.take_model(models.sources[str(tmp_path / "broken")])

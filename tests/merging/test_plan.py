@@ -162,3 +162,14 @@ def test_the_output_dtype_is_the_recipes_else_the_bases(bunch: Bunch, tmp_path: 
     assert dtype() == torch.bfloat16
     assert dtype(dtype="float32") == torch.float32
     assert dtype(dtype="float32", out_dtype="float16") == torch.float16
+
+
+def test_a_model_that_is_not_open_is_named(bunch: Bunch) -> None:
+    known = recipe("task_arithmetic", {str(bunch.full): 1.0}, bunch.base)
+    for stranger in (
+        recipe("task_arithmetic", {"moved/away": 1.0}, bunch.base),
+        recipe("linear", {str(bunch.full): 1.0, "moved/away": 1.0}),
+        recipe("task_arithmetic", {str(bunch.full): 1.0}, "moved/away"),
+    ):
+        with pytest.raises(ConfigError, match="the recipe names 'moved/away', which is not among the models"):
+            MergePlan(stranger, opened(known))

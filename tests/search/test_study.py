@@ -15,7 +15,7 @@ from landscapes import Bowl, losses, space, weights
 
 from unspoiled.errors import SearchError
 from unspoiled.objective import Losses
-from unspoiled.search import Cocktail, Evolve, Grid, Study, Trial, best_trials, uniform
+from unspoiled.search import Cocktail, Evolve, Grid, Study, Trial, best_trials, sqlite_url, uniform
 
 
 def storage(directory: Path) -> str:
@@ -147,9 +147,31 @@ def test_optuna_and_its_dashboard_can_read_the_study(tmp_path: Path) -> None:
     assert study.best_trial.number == best_trials(trials, 1)[0].number
 
 
-def test_a_trial_that_memory_can_not_hold_failed(tmp_path: Path) -> None:
-    def out_of_memory() -> Losses:
-        raise torch.OutOfMemoryError
+@pytest.mark.parametrize("name", ["a {gap}", "what?x=1", "100%20", "a#b", "c@d:e", "ü 日本"])
+def test_a_study_lies_in_the_directory_named_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    bowl = Bowl([0.9, 0.2])
+    Study(sqlite_url(folder / "study.db")).run(uniform(space()), bowl.merge, bowl.loss)
+    assert (folder / "study.db").is_file()
+    assert len(Study(sqlite_url(folder / "study.db")).trials) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
-    trials = Study(storage(tmp_path)).run(uniform(space()), lambda recipe: None, out_of_memory)
-    assert [trial.losses for trial in trials] == [None]
+
+@pytest.mark.parametrize("where", ["merge", "loss"])
+def test_a_trial_that_does_not_fit_in_memory_failed(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bowl = Bowl([0.9, 0.2])
+    real = getattr(bowl, where)
+
+    def narrow(*arguments: object) -> object:
+        if len(study.trials) == 1:
+            raise torch.OutOfMemoryError("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(bowl, where, narrow)
+    study = Study(storage(tmp_path))
+    trials = study.run(Grid(space()), bowl.merge, bowl.loss)
+    assert [trial.losses is None for trial in trials] == [False, True, False, False, False]
+    assert trials[1] not in best_trials(trials, 5)

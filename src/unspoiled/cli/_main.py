@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unspoiled.config import Dtype
     from unspoiled.pipeline import RunOutcome, Stage
 
+_WIDEST_TABLE = 1000  # columns
+
 _CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 _SET = click.option(
     "--set",
@@ -172,9 +174,24 @@ def main() -> None:
         advice = " What is done is kept: free some space and run the same command again." if full else ""
         click.echo(f"Error: {error.filename or 'a file'}: {error.strerror or error}.{advice}", err=True)
         sys.exit(ResourceError.exit_code if full else 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort):  # Abort is a RuntimeError: before those
         click.echo("\nStopped. What is done is kept: run the same command again to continue.", err=True)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        click.echo(
+            f"Error: memory ran out ({str(error).partition('. ')[0] or 'MemoryError'}). What is done is kept: lower "
+            "runtime.batch_size or the numbers of tokens, or choose a larger device, and run the same command again.",
+            err=True,
+        )
+        sys.exit(ResourceError.exit_code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell, without a wait for torch to be imported: its error is a RuntimeError, and on the CPU a plain one."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
 def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, quiet: bool) -> RunOutcome:
@@ -213,7 +230,10 @@ def _print_results(outcome: RunOutcome) -> None:
     from unspoiled.report import results_table
 
     assert outcome.results is not None
-    Console(highlight=False).print(results_table(outcome.results, outcome.winner))
+    console, table = Console(highlight=False), results_table(outcome.results, outcome.winner)
+    needed = console.measure(table, options=console.options.update(max_width=_WIDEST_TABLE)).maximum
+    console.width = max(console.width, needed)  # a narrow terminal wraps lines; cutting them would cut numbers
+    console.print(table)
 
 
 def _shown(path: Path) -> str:

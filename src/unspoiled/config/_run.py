@@ -13,6 +13,8 @@ from unspoiled.config._yaml import Document, load_yaml, load_yaml_file, validate
 from unspoiled.errors import ConfigError
 
 RESERVED_NAMES = frozenset({"base", "questioner", "uniform", "grid", "cocktail", "evolve"})
+SAFETY_SET = "safety"
+"""The name of D_safety among the data sets, which no domain can have."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 
@@ -219,7 +221,8 @@ def _override(value: dict[str, Any], override: str) -> dict[str, Any]:
     keys, equals, text = override.partition("=")
     if not equals or not keys.strip():
         raise ConfigError(f"--set {override!r}: write it as section.key=value, for example search.trials=20.")
-    parsed = load_yaml(text, source=f"--set {override}").value
+    null = text.strip() in {"null", "~"}  # a whole document that is null counts as empty
+    parsed = None if null else load_yaml(text, source=f"--set {override}").value
     first, *rest = keys.strip().split(".")
     nested: Any = parsed
     if rest:
@@ -246,6 +249,8 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
             document.describe(("bunch", "safety_expert"), f"{safety!r} is not among the experts {list(experts)}")
         )
     for domain in domains:
+        if domain == SAFETY_SET:
+            problems.append(document.describe(("domains", domain), f"{domain!r} is a name of ours: rename it"))
         owners = [name for name, expert in experts.items() if expert.domain == domain]
         if len(owners) != 1:
             found = f"the experts {owners} have" if owners else "no expert has"

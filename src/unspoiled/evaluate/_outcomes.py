@@ -95,7 +95,7 @@ def measure(
     for domain, rows in tests.domains.items():
         answers = _answers(backend, rows, tests.max_new_tokens)
         outcomes += [
-            Outcome(f"domain:{domain}", row.id, row.prompt, answer, correct=is_correct(answer, row.answer or ""))
+            Outcome(f"domain:{domain}", row.id, row.prompt, answer, correct=_is_right(row, answer))
             for row, answer in zip(rows, answers, strict=True)
         ]
         progress(domain, len(rows), len(rows))
@@ -115,6 +115,11 @@ def _answers(backend: TransformersBackend, rows: Sequence[TestPrompt], max_new_t
         likelihoods = [next(scores).log_likelihood for _ in rows[i].choices]
         answers[i] = rows[i].choices[likelihoods.index(max(likelihoods))]
     return answers
+
+
+def _is_right(row: TestPrompt, answer: str) -> bool:
+    """Judge an answer; of given choices the very text, as `us` and `US` may be two of them."""
+    return answer == row.answer if row.choices else is_correct(answer, row.answer or "")
 
 
 def is_correct(answer: str, expected: str) -> bool:

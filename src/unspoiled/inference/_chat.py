@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
 from unspoiled.errors import CheckpointError
 from unspoiled.inference._protocols import Exchange, Prompt
 
@@ -87,11 +85,11 @@ class ChatTemplate:
     def _render(self, messages: Sequence[dict[str, str]], *, reply: bool = True) -> str:
         try:
             return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=reply))
-        except TemplateError as error:
+        except Exception as error:  # what a template may raise knows no bounds: 1/0, text + number
             roles = ", ".join(message["role"] for message in messages)
             raise CheckpointError(
                 f"the chat template of {self.tokenizer.name_or_path!r} can't render a conversation of {roles}: "
-                f"{error}. Correct its chat_template.jinja."
+                f"{str(error) or type(error).__name__}. Correct its chat_template.jinja."
             ) from error
 
     def _text_ids(self, text: str, **options: bool) -> list[int]:

@@ -71,7 +71,8 @@ class MergePlan:
         models: The opened models, which must include all that the recipe names.
 
     Raises:
-        ConfigError: The method is unknown, or a parameter is unknown, or missing or out of range for a tensor.
+        ConfigError: The method, a model or a parameter is unknown, or a parameter is missing or out of range for a
+            tensor.
         PreflightError: The models' tensors don't have the same names and shapes.
     """
 
@@ -80,6 +81,7 @@ class MergePlan:
         self.method = get_method(recipe.merge_method)
         if self.method.needs_base and recipe.base_model is None:
             raise ConfigError(f"merge_method {self.method.name!r} needs a base_model: name the common ancestor.")
+        _require_opened(recipe, models)
         self._base = models.sources[recipe.base_model] if recipe.base_model else None
         self._entries = [
             (index, entry.model)
@@ -203,6 +205,16 @@ class MergePlan:
                     f"{label!r} does not fit the other models: it lacks the tensors {missing[:5]} and has other "
                     f"shapes for {shapes[:5]}. Merge models of one architecture and vocabulary."
                 )
+
+
+def _require_opened(recipe: Recipe, models: Models) -> None:
+    named = [*([recipe.base_model] if recipe.base_model else []), *(entry.model for entry in recipe.models)]
+    if strangers := [name for name in named if name not in models.sources]:
+        raise ConfigError(
+            f"the recipe names {strangers[0]!r}, which is not among the models that are open: "
+            f"{', '.join(map(repr, models.sources))}. If the models moved since the recipe was made, put them back, or "
+            "make it anew."
+        )
 
 
 def _weights(source: ModelSource, name: str) -> Weights:

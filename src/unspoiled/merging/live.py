@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unspoiled.checkpoints import ModelSource
+from unspoiled.checkpoints import ModelSource, require_finite
 from unspoiled.config import Recipe
 from unspoiled.errors import PreflightError
 from unspoiled.merging._plan import MergePlan, Models, dense_weights
@@ -54,11 +54,17 @@ class LiveModel:
 
     @torch.no_grad()
     def take_model(self, source: ModelSource) -> None:
-        """Put the weights of one model, with its adapter, into the model in place."""
+        """Put the weights of one model, with its adapter, into the model in place.
+
+        Raises:
+            CheckpointError: A tensor has NaN or Inf, which would pass for a model that answers nonsense.
+        """
         for name in self.models.output.shapes:
             common = ("common", str(source.directory), name) if source.delta(name) is None else None
             if common is None or self._holds.get(name) != common:
-                self._tensors[name].copy_(dense_weights(source, name))
+                weights = dense_weights(source, name)
+                require_finite(weights, model=str(source.ref), name=name)
+                self._tensors[name].copy_(weights)
             self._holds[name] = common
 
 

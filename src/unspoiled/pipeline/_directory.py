@@ -102,11 +102,24 @@ class RunDirectory:
         """Refuse a place that holds anything but a run of ours, and leave no trace in it."""
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path} is a file: choose an empty or new directory as `output`.")
-        if not (self.path / _IDENTITY).exists() and (entries := self._entries()):
+        if self._known_identity() is None and (entries := self._entries()):
             raise RunDirectoryError(
                 f"{self.path} holds {sorted(entry.name for entry in entries)[:5]} and no run of ours: choose an "
                 "empty or new directory as `output`."
             )
+
+    def _known_identity(self) -> dict[str, Any] | None:
+        """Return what `run.json` says, or None if there is none of ours: others use that name too."""
+        try:
+            known = json.loads((self.path / _IDENTITY).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            return None
+        return known if isinstance(known, dict) and known.keys() == self._identity.keys() else None
+
+    def forget(self, name: str) -> None:
+        """Let a step be done again, though its outputs are there: what it built on is new."""
+        if self._steps.pop(name, None) is not None:
+            write_json_atomic(self.path / _STEPS, self._steps)
 
     def _entries(self) -> list[Path]:
         """Return what the directory holds, but for the lock and half-written files of a killed process."""
@@ -126,8 +139,8 @@ class RunDirectory:
                 if entry != identity:  # the last to go: without it, what is left would not be known for ours
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             identity.unlink(missing_ok=True)
-        if identity.exists():
-            known = json.loads(identity.read_text(encoding="utf-8"))
+        known = self._known_identity()
+        if known is not None:
             if known != json.loads(json.dumps(self._identity)):
                 raise RunDirectoryError(
                     f"{self.path} holds a run of another config or other inputs:\n"

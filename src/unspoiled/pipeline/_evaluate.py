@@ -60,7 +60,9 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
             progress=lambda done, total: watcher.advance("tensors", done, total),
         )
 
-    if not run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
+    if run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
+        run.forget("card")  # which puts the measured rates on the new checkpoint's card
+    else:
         watcher.kept("merge")
     return destination
 
@@ -107,11 +109,14 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
 
     def write() -> None:
         write_atomic(path, results.to_json())
+
+    def write_card() -> None:
         card = _card(bunch, found.recipes[found.winner], results, found.winner)
         write_atomic(run.path / "merged" / "README.md", card)
         write_manifest(run.path / "merged")
 
     worked |= run.step("results", [run.digest(f"evaluate:{name}") for name in by_model], [path], write)
+    worked |= run.step("card", run.digest("results"), [run.path / "merged" / "README.md"], write_card)
     if not worked:
         watcher.kept("evaluate")
     return results
@@ -153,7 +158,13 @@ def report(
 
 def stage_seconds(run: RunDirectory) -> dict[str, float]:
     """Return the seconds that each stage took, its steps added up."""
-    stages = {"questions": "generate", "answers": "generate", "dataset": "generate", "results": "evaluate"}
+    stages = {
+        "questions": "generate",
+        "answers": "generate",
+        "dataset": "generate",
+        "results": "evaluate",
+        "card": "evaluate",
+    }
     total: dict[str, float] = {}
     for step, seconds in run.seconds.items():
         first = step.partition(":")[0]
@@ -186,12 +197,11 @@ def _all_rows(bunch: Bunch) -> list[TestPrompt]:
 def _coefficients(bunch: Bunch, recipe: Recipe) -> CoefficientTable:
     """Return a recipe's weights by block of layers and expert, as the heat map shows them."""
     space = bunch.space
-    by_model = {entry.model: index for index, entry in enumerate(recipe.models)}
     values = []
     for block in space.blocks:
         row = []
-        for model in space.experts.values():
-            weight = recipe.parameter("weight", by_model[model], tensor="", layer=block[0], layers=space.layers)
+        for index in range(len(space.experts)):  # recipes list them in this order, also by an earlier path
+            weight = recipe.parameter("weight", index, tensor="", layer=block[0], layers=space.layers)
             row.append(float(weight or 0.0))
         values.append(row)
     labels = ["all layers"] if len(space.blocks) == 1 else [f"layers {block_label(b)}" for b in space.blocks]
@@ -248,11 +258,10 @@ def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | N
 
 def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
     """Return the recipe's YAML with models named as the card names them; `mergekit_config.yml` has the paths."""
-    text = recipe.to_yaml()
-    sources = [bunch.base, *bunch.experts.values()]
-    for source in sorted(sources, key=lambda source: len(str(source.ref)), reverse=True):
-        text = text.replace(str(source.ref), _public_name(source))
-    return text
+    public = {str(source.ref): _public_name(source) for source in [bunch.base, *bunch.experts.values()]}
+    models = tuple(entry.model_copy(update={"model": public.get(entry.model, entry.model)}) for entry in recipe.models)
+    base = recipe.base_model and public.get(recipe.base_model, recipe.base_model)
+    return recipe.model_copy(update={"models": models, "base_model": base}).to_yaml()
 
 
 def _public_name(source: ModelSource) -> str:

@@ -53,7 +53,13 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
         watcher.kept("generate")
     rows = [*read_rows(stage.folder / "safety.jsonl")]
     for domain in bunch.config.domain_experts:
-        rows += read_rows(stage.folder / f"expert-{domain}.jsonl")
+        own = read_rows(stage.folder / f"expert-{domain}.jsonl")
+        if not own:  # the other domains' rows would hide that nothing speaks for this one
+            raise DataError(
+                f"the domain {domain!r} has no row left: raise generate.expert_questions, or generate.max_new_tokens "
+                f"if its answers were cut off. Yields: {yields(bunch, run)[f'D_expert ({domain})']}"
+            )
+        rows += own
     require_no_leak([row.prompt for row in rows], bunch.test_index)
     for kind in (SAFETY, EXPERT):
         for split in ("search", "selection"):
@@ -186,7 +192,7 @@ class _Generation:
     def _answers(
         self, after: str, group: str, name: str, source: ModelSource, questions: Sequence[Question]
     ) -> tuple[bool, list[Sample]]:
-        path = self.folder / "answers" / f"{group}-{name}.jsonl"
+        path = self.folder / "answers" / f"{group}+{name}.jsonl"  # "-" would make one name of a-b by c and a by b-c
 
         def make() -> None:
             backend: TransformersBackend = self._bunch.live.take_model(source)

@@ -17,7 +17,7 @@ from unspoiled.objective import Losses, Objective, split_objective
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.search import Cocktail, Evolve, Grid, Strategy, Study, Trial, best_trials, uniform
+from unspoiled.search import Cocktail, Evolve, Grid, Strategy, Study, Trial, best_trials, sqlite_url, uniform
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     config = bunch.config.search
     folder = run.path / "search"
     folder.mkdir(exist_ok=True)
-    study = Study(f"sqlite:///{folder / 'study.db'}")
+    if not (folder / "study.db").exists():  # opening it makes it, and a step would take it for its own
+        for name in ("uniform", *config.strategies):
+            run.forget(f"search:{name}")
+    study = Study(sqlite_url(folder / "study.db"))
     objective = split_objective(rows, "search", config.alpha)
     data = [[row.id, row.response, row.split] for row in rows]
     bench = _Bench(bunch)

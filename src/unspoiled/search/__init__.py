@@ -2,7 +2,7 @@
 
 from unspoiled.search._space import Granularity, SearchSpace, block_label
 from unspoiled.search._strategy import Proposal, Strategy
-from unspoiled.search._study import Study, Trial, best_trials
+from unspoiled.search._study import Study, Trial, best_trials, sqlite_url
 from unspoiled.search.cocktail import Cocktail, cocktail_weights
 from unspoiled.search.evolve import Evolve, population_size
 from unspoiled.search.grid import PAPER_WEIGHTS, Grid, uniform
@@ -22,5 +22,6 @@ __all__ = [
     "block_label",
     "cocktail_weights",
     "population_size",
+    "sqlite_url",
     "uniform",
 ]

@@ -6,8 +6,10 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +51,9 @@ class Study:
     Args:
         storage: An Optuna storage URL, such as `sqlite:///search/study.db`.
         name: The study's name in that storage.
+
+    Raises:
+        SearchError: The storage can't be read or written.
     """
 
     def __init__(self, storage: str, name: str = "unspoiled") -> None:
@@ -56,7 +61,11 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
-        self._study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        self._storage = storage
+        with self._storage_errors():
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", load_if_exists=True
+            )
 
     @property
     def trials(self) -> list[Trial]:
@@ -99,23 +108,22 @@ class Study:
     def _evaluate(
         self, strategy: str, proposal: Proposal, merge: Callable[[Recipe], None], loss: Callable[[], Losses]
     ) -> Trial:
-        start = time.perf_counter()
-        merge(proposal.recipe)
-        merged = time.perf_counter()
-        losses: Losses | None
+        losses: Losses | None = None
+        start = merged = time.perf_counter()
         try:
+            merge(proposal.recipe)
+            merged = time.perf_counter()
             losses = loss()
-        except torch.OutOfMemoryError:  # not even one sequence fits: a failed trial, never a score
-            losses = None
+        except torch.OutOfMemoryError:  # not even one sequence fitted: the trial failed, its loss isn't 0
+            pass
         ended = time.perf_counter()
-        if losses is not None and not math.isfinite(losses.total):
-            losses = None
+        finite = losses is not None and math.isfinite(losses.total)
         trial = Trial(
             number=len(self._study.get_trials(deepcopy=False)),
             strategy=strategy,
             recipe=proposal.recipe,
             coefficients=proposal.coefficients,
-            losses=losses,
+            losses=losses if finite else None,
             candidate=proposal.candidate,
             merge_seconds=merged - start,
             loss_seconds=ended - merged,
@@ -126,7 +134,7 @@ class Study:
     def _record(self, trial: Trial) -> None:
         optuna = self._optuna
         bounds = {name: max(10.0, abs(value)) for name, value in trial.coefficients.items()}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._storage_errors():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             self._study.add_trial(
                 optuna.trial.create_trial(
@@ -146,6 +154,31 @@ class Study:
                     },
                 )
             )
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """Say in our words that the storage can't be read or written."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (SQLAlchemyError, self._optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise SearchError(
+                f"the study in {self._storage} can't be read or written ({reason}). Free some space if the disk is "
+                "full. Remove the file if it is damaged: its trials are then made again."
+            ) from error
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the storage URL of an SQLite file, whatever is in its path.
+
+    SQLAlchemy reads `?` and `%` in a URL as signs of its own, and Optuna takes `{...}` for a gap to fill.
+    """
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(path.absolute())).render_as_string()
+    return url.replace("{", "{{").replace("}", "}}")
 
 
 def best_trials(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -20,7 +20,8 @@ class Evolve:
 
     Args:
         space: What moves, and its bounds.
-        trials: Trials in all; whole generations only, so up to one population fewer are made.
+        trials: Trials in all; whole generations only, so up to one population fewer are made, and never less
+            than one generation.
         seed: The same seed and losses give the same proposals.
         step: Initial standard deviation σ₀, in the weights' unit.
     """
