@@ -146,3 +146,15 @@ def test_no_or_a_damaged_manifest_is_an_error(bunch: Bunch, merged: Path) -> Non
         (merged / "unspoiled.json").write_text(text)
         with pytest.raises(CheckpointError, match="is damaged"):
             read_manifest(merged)
+
+
+def test_the_generation_config_comes_with_the_tokenizer(bunch: Bunch, tmp_path: Path) -> None:
+    """A pretrained base ends at another token than the aligned expert whose chat template the merge takes."""
+    donor = tmp_path / "donor"
+    shutil.copytree(bunch.full, donor)
+    (donor / "generation_config.json").write_text('{"eos_token_id": 7}')
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    source = open_model(ModelRef(str(bunch.base)))
+    finish_checkpoint(staging, source=source, dtype=torch.bfloat16, recipe_yaml="models: []\n", tokenizer=donor)
+    assert json.loads((staging / "generation_config.json").read_text())["eos_token_id"] == 7

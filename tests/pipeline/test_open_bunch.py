@@ -8,6 +8,7 @@ import pytest
 from command import unspoiled
 from tiny import tiny_base
 from trained import TrainedBunch
+from unspoiled.checkpoints import chat_template
 from unspoiled.config import read_run_config
 from unspoiled.pipeline import open_bunch
 
@@ -66,16 +67,29 @@ def test_one_model_under_two_names_is_refused(trained: TrainedBunch, tmp_path: P
     assert "expert 'sounds' is the same model as 'colours'" in refused(tmp_path, trained.config, twice)
 
 
-def test_a_model_without_a_chat_template_is_refused(trained: TrainedBunch, tmp_path: Path) -> None:
-    silent = tmp_path / "silent"
-    silent.mkdir()
-    for path in (trained.root / "aligned").iterdir():
+def without_template(model: Path, copy: Path) -> Path:
+    copy.mkdir()
+    for path in model.iterdir():
         if path.name != "chat_template.jinja":
-            (silent / path.name).write_bytes(path.read_bytes())
-    settings = json.loads((silent / "tokenizer_config.json").read_text())
+            (copy / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
-    (silent / "tokenizer_config.json").write_text(json.dumps(settings))
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings))
+    return copy
+
+
+def test_a_safety_expert_without_a_chat_template_is_refused(trained: TrainedBunch, tmp_path: Path) -> None:
+    silent = without_template(trained.root / "aligned", tmp_path / "silent")
     assert "has no chat template" in refused(tmp_path, trained.config, f"bunch.experts.aligned.model={silent}")
+
+
+def test_a_pretrained_base_speaks_under_the_safety_experts_template(trained: TrainedBunch, tmp_path: Path) -> None:
+    """The usual bunch: a base that was never tuned to chat, and experts that were."""
+    silent = without_template(trained.root / "base", tmp_path / "silent")
+    config = config_in(tmp_path, trained.config)
+    bunch = open_bunch(read_run_config(config, overrides=[f"bunch.base={silent}"]))
+    backend = bunch.live.take_model(bunch.base)
+    assert backend.template.tokenizer.chat_template == chat_template(bunch.template_directory)
 
 
 def test_a_questioner_of_the_bunchs_architecture_needs_no_memory_of_its_own(

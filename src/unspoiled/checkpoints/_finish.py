@@ -58,14 +58,14 @@ def finish_checkpoint(
 
     Args:
         staging: The directory in which `CheckpointWriter` wrote the weights.
-        source: The model whose config and generation config the merge takes.
+        source: The model whose config the merge takes, and its generation config if `tokenizer` has none.
         dtype: The dtype of the weights, recorded in the config.
         recipe_yaml: The recipe in mergekit's YAML, written as `mergekit_config.yml`.
         chat_template: The chat template of the merged model; None keeps the tokenizer's own.
         extra: Further files, name → text, such as the model card.
         tie_word_embeddings: Whether the head is the embedding (`output_layout(...).tied`); None keeps the
             source's.
-        tokenizer: The directory to take the tokenizer from; None for the source's.
+        tokenizer: The directory to take the tokenizer and the generation config from; None for the source's.
 
     Raises:
         CheckpointError: a damaged or unsafe file in the source, or a name in `extra` that is taken or unsafe.
@@ -73,7 +73,9 @@ def finish_checkpoint(
     tokenizer = source.tokenizer_directory if tokenizer is None else tokenizer
     config = merged_config(source.checkpoint.config, dtype, tie_word_embeddings)
     write_json_atomic(staging / "config.json", config)
-    _copy(source.directory, staging, "generation_config.json")
+    # the tokens that end a turn belong to the template, so the generation config goes with the tokenizer
+    has_own = (tokenizer / "generation_config.json").exists()
+    _copy(tokenizer if has_own else source.directory, staging, "generation_config.json")
     for name in TOKENIZER_FILES:
         _copy(tokenizer, staging, name)
     for path in sorted(tokenizer.glob("additional_chat_templates/*.jinja")):

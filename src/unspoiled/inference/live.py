@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unspoiled.checkpoints import ModelSource
+from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.config import Recipe
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference.transformers import TransformersBackend
@@ -44,9 +44,10 @@ class LiveBunch:
         self._backends: dict[Path, TransformersBackend] = {}
 
     def take_model(self, source: ModelSource) -> TransformersBackend:
-        """Become one model, under its own chat template."""
+        """Become one model, under its own chat template; a model without one gets the merged model's."""
         self.live.take_model(source)
-        return self._backend(source.tokenizer_directory)
+        own = source.tokenizer_directory
+        return self._backend(self._merged_template if chat_template(own) is None else own)
 
     def take_recipe(self, recipe: Recipe) -> TransformersBackend:
         """Become the merge of a recipe, under the merged model's chat template."""

@@ -10,7 +10,15 @@ from typing import TypeVar
 
 import torch
 
-from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, PreflightReport, open_model, preflight
+from unspoiled.checkpoints import (
+    Checkpoint,
+    ModelRef,
+    ModelSource,
+    PreflightReport,
+    chat_template,
+    open_model,
+    preflight,
+)
 from unspoiled.config import DomainConfig, RunConfig
 from unspoiled.data import EXAMPLES_PER_REQUEST, PromptIndex, TestPrompt, read_taxonomy, read_test_prompts
 from unspoiled.errors import ConfigError, DataError, PreflightError, UnspoiledError
@@ -176,9 +184,11 @@ def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSourc
     for name, text in named.items():
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
-            if source.tokenizer_directory not in tokenizers:
-                load_chat_template(source.tokenizer_directory)
-                tokenizers.add(source.tokenizer_directory)
+            directory = source.tokenizer_directory
+            needs_template = name in {QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            if needs_template and directory not in tokenizers:
+                load_chat_template(directory)
+                tokenizers.add(directory)
             sources[name] = source
         except UnspoiledError as error:
             problems.append(f"{name}: {error}")
