@@ -78,7 +78,7 @@ def test_each_prompt_has_one_outcome_in_the_sets_order() -> None:
         ("domain:sounds", "c0"),
         ("domain:sounds", "f0"),
     ]
-    assert [o.prompt for o in outcomes] == TESTS.prompts
+    assert [o.prompt for o in outcomes] == [row.prompt for row in TESTS.rows]
 
 
 def test_an_invalid_response_is_no_refusal() -> None:

@@ -36,10 +36,9 @@ class TestSets:
     max_new_tokens: int
 
     @property
-    def prompts(self) -> list[str]:
-        """The text of every prompt."""
-        rows = [*self.unsafe, *self.harmless, *(row for rows in self.domains.values() for row in rows)]
-        return [row.prompt for row in rows]
+    def rows(self) -> list[TestPrompt]:
+        """Every row: the unsafe prompts, the harmless ones, then the domains'."""
+        return [*self.unsafe, *self.harmless, *(row for rows in self.domains.values() for row in rows)]
 
 
 @dataclass(frozen=True)

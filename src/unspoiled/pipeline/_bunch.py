@@ -87,7 +87,7 @@ class Bunch:
     @cached_property
     def test_index(self) -> PromptIndex:
         """The test prompts, to keep generated data apart from them."""
-        return PromptIndex(self.tests.prompts)
+        return PromptIndex(row.prompt for row in self.tests.rows)
 
     @property
     def template_directory(self) -> Path:

@@ -11,7 +11,6 @@ import transformers
 from unspoiled import __version__
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model, write_manifest
 from unspoiled.config import Recipe
-from unspoiled.data import TestPrompt
 from unspoiled.evaluate import (
     Outcome,
     Results,
@@ -78,7 +77,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
     merged = open_model(ModelRef(str(run.path / "merged")))
     worked = False
     by_model: dict[str, list[Outcome]] = {}
-    tests = [[row.id, row.prompt, row.answer, list(row.choices)] for row in _all_rows(bunch)]
+    tests = [[row.id, row.prompt, row.answer, list(row.choices)] for row in bunch.tests.rows]
     for name, become in _models(bunch, found, merged).items():
         path = folder / f"{name}.jsonl"
 
@@ -187,11 +186,6 @@ def _pairs(found: SearchResult, safety_expert: str) -> list[tuple[str, str]]:
     """Return the declared family of comparisons: every searched merge and the winner's aligned parent."""
     searched = [name for name in found.recipes if name != "uniform"]
     return [(name, "uniform") for name in searched] + [(found.winner, safety_expert)]
-
-
-def _all_rows(bunch: Bunch) -> list[TestPrompt]:
-    tests = bunch.tests
-    return [*tests.unsafe, *tests.harmless, *(row for rows in tests.domains.values() for row in rows)]
 
 
 def _coefficients(bunch: Bunch, recipe: Recipe) -> CoefficientTable:

@@ -44,14 +44,14 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     config = bunch.config.search
     folder = run.path / "search"
     folder.mkdir(exist_ok=True)
+    names = ["uniform", *config.strategies]
     if not (folder / "study.db").exists():  # opening it makes it, and a step would take it for its own
-        for name in ("uniform", *config.strategies):
+        for name in names:
             run.forget(f"search:{name}")
     study = Study(sqlite_url(folder / "study.db"))
     objective = split_objective(rows, "search", config.alpha)
     data = [[row.id, row.response, row.split] for row in rows]
     bench = _Bench(bunch)
-    names = ["uniform", *config.strategies]
     watcher.begin("search")
     worked = False
     for name in names:
