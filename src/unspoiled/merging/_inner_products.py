@@ -37,7 +37,7 @@ def row_gram(operands: list[Tensor]) -> Tensor:
 
 def _gram(vectors: list[Tensor]) -> Tensor:
     products = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
-    chunks = [vector.split(_CHUNK) for vector in vectors]
+    chunks = [torch.split(vector, _CHUNK) for vector in vectors]
     for i, first in enumerate(chunks):
         for j in range(i, len(chunks)):
             dots = torch.stack([torch.dot(one, other) for one, other in zip(first, chunks[j], strict=True)])
