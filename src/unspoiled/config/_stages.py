@@ -51,6 +51,8 @@ def parse_recipes(text: str, source: str) -> tuple[Recipe, ...]:
     recipes, wrong = [], []
     for document in documents:
         try:
+            if document.value is None:
+                raise document.error((), "an empty document: remove it with the `---` before it")
             recipes.append(validate(Recipe, document))
         except ConfigError as error:
             wrong.append(str(error))
