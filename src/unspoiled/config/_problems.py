@@ -179,8 +179,11 @@ def _follow(model: Any, loc: tuple[int | str, ...], value: Any) -> tuple[KeyPath
         inside = (isinstance(here, dict) and part in here) or (
             isinstance(here, list) and isinstance(part, int) and part < len(here)
         )
-        if not inside and (part == "[key]" or not _is_model(kind)):
-            continue  # not in the document: pydantic's own mark
+        if part == "[key]" and not inside:  # pydantic's mark: the key itself is what is wrong
+            here, kind = path[-1], str
+            continue
+        if not inside and not _is_model(kind):
+            continue  # not in the document: another mark of pydantic's
         path.append(part)
         here, kind = (here[part] if inside else None), _bare(_inner(kind, part))
     return tuple(path), here, level, kind

@@ -348,7 +348,7 @@ def _model_of(rule: TokenRule) -> str | None:
 
 def _with_model(rule: TokenRule, renamed: Mapping[str, str]) -> TokenRule:
     model = _model_of(rule)
-    if model not in renamed:
+    if model is None or model not in renamed:
         return rule
     source = renamed[model]
     if isinstance(rule.source, ModelToken):
