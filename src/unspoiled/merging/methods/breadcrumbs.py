@@ -56,7 +56,7 @@ def breadcrumbs(
     """Return θ = θ_base + λ · Σ wᵢ τ̂ᵢ, float32, of the base's shape.
 
     τ̂ᵢ drops the ⌊gamma · n⌋ largest entries of τᵢ, then the smallest until ⌊density · n⌋ are left, n being the size of
-    the tensor; mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
+    the tensor; these are mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
 
     Args:
         base: The base's rows, any floating dtype.
@@ -66,7 +66,8 @@ def breadcrumbs(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `breadcrumbs_ties` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the share of entries to keep, in [0, 1]; `gamma`, the share of largest entries to
+        **_decided_when_measured: `density`, the share of entries to keep, in [0, 1]; `gamma`, the share of largest
+            entries to
             drop, in [0, 1]; `rescale`, restore each task vector's L1 norm.
 
     Raises:
@@ -105,7 +106,7 @@ def breadcrumbs_ties(
     """Return θ = θ_base + λ · Σ_{i agrees} wᵢ τ̂ᵢ, float32, of the base's shape.
 
     τ̂ᵢ drops the ⌊gamma · n⌋ largest entries of τᵢ, then the smallest until ⌊density · n⌋ are left, n being the size of
-    the tensor; mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
+    the tensor; these are mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
     An entry agrees if it has the sign of Σ wᵢ τ̂ᵢ, as in `ties`.
 
     Args:
@@ -116,7 +117,8 @@ def breadcrumbs_ties(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `breadcrumbs_ties` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the share of entries to keep, in [0, 1]; `gamma`, the share of largest entries to
+        **_decided_when_measured: `density`, the share of entries to keep, in [0, 1]; `gamma`, the share of largest
+            entries to
             drop, in [0, 1]; `rescale`, restore each task vector's L1 norm.
     """
     return merge_agreeing(base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_)

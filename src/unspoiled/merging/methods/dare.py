@@ -61,7 +61,8 @@ def dare_linear(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`, restore each
+        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
+            restore each
             task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
 
     Raises:
@@ -111,7 +112,8 @@ def dare_ties(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`, restore each
+        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
+            restore each
             task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
     """
     return merge_agreeing(base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_)

@@ -69,7 +69,8 @@ def della_linear(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `della` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the mean probability with which an entry is kept, in [0, 1]; `epsilon`, half the
+        **_decided_when_measured: `density`, the mean probability with which an entry is kept, in [0, 1]; `epsilon`,
+            half the
             range of the probabilities; `rescale`, restore each task vector's L1 norm; `seed`, of the draws, a whole
             number ≥ 0.
 
@@ -121,7 +122,8 @@ def della(
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ, in `della` by that of the agreeing.
         lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the mean probability with which an entry is kept, in [0, 1]; `epsilon`, half the
+        **_decided_when_measured: `density`, the mean probability with which an entry is kept, in [0, 1]; `epsilon`,
+            half the
             range of the probabilities; `rescale`, restore each task vector's L1 norm; `seed`, of the draws, a whole
             number ≥ 0.
     """
