@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reference.inputs import Models, tensor_shapes, write_models
 from safetensors.torch import load_file
 from torch import Tensor
-
-from reference.inputs import Models, tensor_shapes, write_models
 
 HERE = Path(__file__).parent
 
