@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints._header import TensorInfo, read_header
+from unspoiled.checkpoints._positioned import PositionedFiles
 from unspoiled.checkpoints._tying import tied_names
 from unspoiled.errors import CheckpointError
 from unspoiled.files import hash_file
@@ -41,6 +42,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     aliases: Mapping[str, str]
     _files: "MappedFiles" = field(repr=False)
+    _positioned: PositionedFiles = field(default_factory=PositionedFiles, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -55,10 +57,34 @@ class Checkpoint:
         Raises:
             CheckpointError: no such tensor.
         """
+        return self._files.read(self._info(name))
+
+    def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
+        """Return rows [start, stop) of a tensor in its storage dtype, copied from the file; any thread may call.
+
+        Unlike `read`, nothing stays mapped: the memory in use is that of the result.
+
+        Args:
+            name: The tensor's name; tied names work too.
+            start: The first row, counted along dimension 0.
+            stop: The row after the last. The one row of a scalar is (0, 1).
+            out: Contiguous CPU memory in the result's dtype and shape to read into; saves the page faults of
+                fresh memory where blocks follow each other.
+
+        Returns:
+            Shape [stop - start, ...]; [] for a scalar. `out` if that was given.
+
+        Raises:
+            CheckpointError: no such tensor, or a file that has become shorter since it was opened.
+            ValueError: rows that the tensor doesn't have, or an `out` that doesn't fit.
+        """
+        return self._positioned.read_rows(self._info(name), start, stop, out)
+
+    def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(self.aliases.get(name, name))
         if info is None:
             raise CheckpointError(f"{self.directory} has no tensor {name!r}. Run `unspoiled check` on the inputs.")
-        return self._files.read(info)
+        return info
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the weight files' names and contents; cached for unchanged files."""

@@ -51,6 +51,10 @@ class ModelSource:
         """Return the checkpoint's tensor in its storage dtype, without the adapter; tied names work too."""
         return self.checkpoint.read(name)
 
+    def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
+        """Return rows [start, stop) of the checkpoint's tensor, without the adapter; see `Checkpoint.read_rows`."""
+        return self.checkpoint.read_rows(name, start, stop, out=out)
+
     def delta(self, name: str) -> LowRankDelta | None:
         """Return what the adapter adds to a tensor, or None if nothing."""
         return None if self.adapter is None else self.adapter.deltas.get(name)
