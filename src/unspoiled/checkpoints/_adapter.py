@@ -20,12 +20,12 @@ from unspoiled.checkpoints._adapter_config import check_adapter_config, pattern_
 from unspoiled.checkpoints._header import TensorInfo, read_header
 from unspoiled.checkpoints._reader import (
     Checkpoint,
-    MappedFiles,
     fingerprint_files,
     listed,
     read_json,
     safe_path,
 )
+from unspoiled.checkpoints._reads import MappedFiles
 from unspoiled.errors import CheckpointError
 from unspoiled.files import hash_value
 

@@ -1,7 +1,8 @@
 """One model of the bunch: a checkpoint, with or without a LoRA adapter on top."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,12 +33,15 @@ class ModelSource:
 
     @property
     def directory(self) -> Path:
-        """The checkpoint's directory."""
+        """The checkpoint's directory; the file itself for a model that is one safetensors file."""
         return self.checkpoint.directory
 
     @property
     def tokenizer_directory(self) -> Path:
-        """The directory of the tokenizer that this model was trained with: the adapter's if it has one."""
+        """Where to look for the tokenizer that this model was trained with: at the adapter's if it has one.
+
+        Raw weights come without a tokenizer, so there may be none.
+        """
         if self.adapter is not None and (self.adapter.directory / "tokenizer.json").exists():
             return self.adapter.directory
         return self.directory
@@ -70,17 +74,17 @@ def open_model(ref: ModelRef, *, cache: MutableMapping[Path, Checkpoint] | None 
 
     Args:
         ref: The model's name.
-        cache: Opened checkpoints by resolved directory. Give the same map for every model of a bunch, so that
+        cache: Opened checkpoints by resolved path. Give the same map for every model of a bunch, so that
             LoRA experts share one open base.
 
     Raises:
         CheckpointError: see `locate`, `open_checkpoint` and `open_adapter`.
     """
-    directory = locate(ref)
-    key = directory.resolve()
+    path = locate(ref)
+    key = path.resolve()
     checkpoint = cache.get(key) if cache is not None else None
     if checkpoint is None:
-        checkpoint = open_checkpoint(directory)
+        checkpoint = open_checkpoint(path)
         if cache is not None:
             cache[key] = checkpoint
     adapter = None if ref.adapter is None else open_adapter(locate(ref.adapter), checkpoint)
@@ -95,18 +99,21 @@ class OutputLayout:
         shapes: Every tensor to merge and write, by name.
         tied: Whether the merged model's output head is its input embedding. If it isn't, the head is among
             `shapes`, and tied models of the bunch answer `read(head)` with their embedding.
+        copied: The dtypes of the integer and boolean tensors among `shapes`: they have no mean, so they are the
+            same in every model (`preflight` checks that) and are copied as they are.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     tied: bool
+    copied: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     def with_dtype(self, dtype: torch.dtype) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Return the layout that `CheckpointWriter` takes, all tensors in one dtype."""
-        return {name: (dtype, shape) for name, shape in self.shapes.items()}
+        """Return the layout that `CheckpointWriter` takes: all tensors in one dtype but those that are copied."""
+        return {name: (self.copied.get(name, dtype), shape) for name, shape in self.shapes.items()}
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """Return the size of all tensors in bytes."""
-        return sum(dtype.itemsize * _numel(shape) for shape in self.shapes.values())
+        return sum(stored.itemsize * prod(shape) for stored, shape in self.with_dtype(dtype).values())
 
 
 def output_layout(models: Iterable[ModelSource]) -> OutputLayout:
@@ -119,18 +126,13 @@ def output_layout(models: Iterable[ModelSource]) -> OutputLayout:
         models: The base and the experts, of one architecture (`preflight` checks that).
     """
     models = list(models)
-    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, TensorInfo] = {}
     for model in models:
-        shapes.update({name: info.shape for name, info in model.tensors.items()})
+        tensors.update(model.tensors)
+    shapes = {name: info.shape for name, info in sorted(tensors.items())}
+    copied = {name: info.dtype for name, info in sorted(tensors.items()) if not info.dtype.is_floating_point}
     tied = all(model.checkpoint.aliases for model in models)
-    return OutputLayout(MappingProxyType(dict(sorted(shapes.items()))), tied)
-
-
-def _numel(shape: Iterable[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+    return OutputLayout(MappingProxyType(shapes), tied, MappingProxyType(copied))
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

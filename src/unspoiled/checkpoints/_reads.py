@@ -1,9 +1,10 @@
-"""Reads of a tensor's rows at a position of its file, by any number of threads, into memory of the process.
+"""The two ways to a tensor's bytes: a memory map of its file, or positioned reads into memory of the process.
 
-A memory map shows a file's pages as memory of the process: they count as resident, and each costs a page fault.
-A positioned read copies just the bytes that were asked for and leaves nothing behind.
+A map copies nothing, but its pages count as this process's memory, and each costs a page fault. A positioned read
+copies just the bytes that were asked for and leaves nothing behind.
 """
 
+import mmap
 import os
 import weakref
 from math import prod
@@ -15,6 +16,41 @@ from torch import Tensor
 
 from unspoiled.checkpoints._header import TensorInfo
 from unspoiled.errors import CheckpointError
+
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class MappedFiles:
+    """The memory maps of a checkpoint's files, each opened at the first read."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._lock = Lock()
+
+    def read(self, info: TensorInfo) -> Tensor:
+        """Return the tensor that `info` describes as a view of the file."""
+        if info.numel == 0:
+            return torch.empty(info.shape, dtype=info.dtype)
+        mapped = self._map(info.file)
+        if info.start % info.dtype.itemsize:  # old writers didn't align; torch wants aligned memory
+            copy = bytearray(mapped[info.start : info.start + info.nbytes])
+            return torch.frombuffer(copy, dtype=info.dtype).view(info.shape)
+        flat = torch.frombuffer(mapped, dtype=info.dtype, count=info.numel, offset=info.start)
+        return flat.view(info.shape)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        with self._lock:
+            if file not in self._maps:
+                with file.open("rb") as stream:
+                    # Private: a stray in-place operation can't reach the file. Without reserve: a mapping
+                    # larger than memory and swap is refused otherwise.
+                    self._maps[file] = mmap.mmap(
+                        stream.fileno(),
+                        0,
+                        flags=mmap.MAP_PRIVATE | _MAP_NORESERVE,
+                        prot=mmap.PROT_READ | mmap.PROT_WRITE,
+                    )
+            return self._maps[file]
 
 
 class PositionedFiles:
