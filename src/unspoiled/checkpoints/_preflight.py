@@ -70,7 +70,7 @@ class PreflightReport:
 def preflight(
     base: ModelSource, experts: Mapping[str, ModelSource], *, output: Path | None, dtype: torch.dtype
 ) -> PreflightReport:
-    """Compare every expert with the base and the output with the disk; nothing is written, and only integers are loaded.
+    """Compare every expert with the base and the output with the disk; only integers are loaded.
 
     Args:
         base: The common ancestor.

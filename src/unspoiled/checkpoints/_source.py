@@ -14,6 +14,7 @@ from unspoiled.checkpoints._adapter import Adapter, LowRankDelta, open_adapter
 from unspoiled.checkpoints._header import TensorInfo
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
+from unspoiled.checkpoints._tying import says_tied, stored_head
 from unspoiled.files import hash_value
 
 
@@ -131,8 +132,15 @@ def output_layout(models: Iterable[ModelSource]) -> OutputLayout:
         tensors.update(model.tensors)
     shapes = {name: info.shape for name, info in sorted(tensors.items())}
     copied = {name: info.dtype for name, info in sorted(tensors.items()) if not info.dtype.is_floating_point}
-    tied = all(model.checkpoint.aliases for model in models)
+    tied = all(_is_tied(model.checkpoint) for model in models)
     return OutputLayout(MappingProxyType(shapes), tied, MappingProxyType(copied))
+
+
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """Tell whether a model is tied, also one whose embedding has a name that `tied_names` doesn't know."""
+    return bool(checkpoint.aliases) or (
+        says_tied(checkpoint.config) is True and stored_head(checkpoint.tensors) is None
+    )
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

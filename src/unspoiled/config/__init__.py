@@ -1,6 +1,6 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
-from unspoiled.config._layers import count_layers, layer_index
+from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import (
     Dtype,
     FilteredValue,
@@ -58,6 +58,7 @@ __all__ = [
     "dump_yaml",
     "json_schema",
     "layer_index",
+    "layer_stack",
     "load_yaml",
     "load_yaml_documents",
     "load_yaml_file",
@@ -65,6 +66,7 @@ __all__ = [
     "read_recipe",
     "read_run_config",
     "resolve",
+    "stack_depths",
     "validate",
     "write_starter",
 ]
