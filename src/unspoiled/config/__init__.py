@@ -1,6 +1,6 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
-from unspoiled.config._layers import count_layers, layer_index
+from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, resolve
 from unspoiled.config._run import (
@@ -64,6 +64,7 @@ __all__ = [
     "dump_yaml",
     "json_schema",
     "layer_index",
+    "layer_stack",
     "load_yaml",
     "load_yaml_documents",
     "load_yaml_file",
@@ -74,6 +75,7 @@ __all__ = [
     "read_run_config",
     "recipes_to_yaml",
     "resolve",
+    "stack_depths",
     "stage_name",
     "validate",
     "write_starter",
