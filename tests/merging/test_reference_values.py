@@ -28,7 +28,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ours(case: Case, inputs: Path) -> dict[str, torch.Tensor]:
     recipe = parse_recipe(yaml.safe_dump(case.recipe, sort_keys=False), source=case.name)
     plan = MergePlan(recipe, Models.open([recipe], inputs))
-    return {name: plan.merge(name) for name in case.expected}
+    return {name: plan.tensors[name].merged() for name in case.expected}
 
 
 def agree(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

@@ -18,7 +18,7 @@ from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
 from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, tokenizer_signature
-from unspoiled.checkpoints._tying import tied_names
+from unspoiled.checkpoints._tying import is_input_side, tied_names
 from unspoiled.checkpoints._writer import CheckpointWriter
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "chat_template",
     "compare_tokenizers",
     "finish_checkpoint",
+    "is_input_side",
     "locate",
     "merged_config",
     "open_adapter",

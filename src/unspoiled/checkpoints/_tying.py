@@ -55,3 +55,11 @@ def tied_names(config: Mapping[str, Any], tensors: Mapping[str, object]) -> dict
 def stored_head(tensors: Container[str]) -> str | None:
     """Return the name of the output head among these tensors, or None if no head is stored."""
     return next((name for name in _HEADS if name in tensors), None)
+
+
+def is_input_side(name: str) -> bool:
+    """Tell whether a tensor outside of layers precedes them (embeddings of tokens, positions, images), not follows."""
+    if name.endswith(_HEADS) and not name.endswith(_EMBEDDINGS):
+        return False
+    embeddings = ("embed", "wte", "wpe", "word_embeddings", "tok_embeddings")
+    return any(part.startswith(embeddings) for part in name.split("."))
