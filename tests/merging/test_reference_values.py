@@ -14,7 +14,12 @@ from unspoiled.config import parse_recipe
 from unspoiled.errors import UnspoiledError
 from unspoiled.merging import MergePlan, Models
 
-DIFFERENCES: dict[str, str] = {}
+DIFFERENCES: dict[str, str] = {
+    "linear/base_unlisted": "a base that isn't listed and has no part in the formula is refused, not merged as a model",
+    "karcher/base_unlisted": "the same",
+    "task_arithmetic/weights_cancel": "weights that sum to zero can't be normalised: refused, not left as they are",
+    "layers/modules": "modules are refused by name",
+}
 """Case → why our weights differ from mergekit's, or why we refuse what it merges."""
 
 CASES = load_cases()

@@ -226,9 +226,15 @@ class _SliceModels:
         base = recipe.slice_base(index)
         if method.base == "required" and base is None:
             raise ConfigError(f"merge_method {method.name!r} needs a base_model: name the common ancestor.")
-        if method.base == "unused":
-            base = None
         sources = recipe.slice_sources(index)
+        if method.base == "unused":
+            if base is not None and base not in {source.model for source in sources}:
+                raise ConfigError(
+                    f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: mergekit "
+                    "would merge it as one more. List it if you want that; else remove base_model, and name the "
+                    "tokenizer's model under tokenizer_source."
+                )
+            base = None
         experts = {i: models.sources[source.model] for i, source in enumerate(sources) if source.model != base}
         _require_experts(method, [sources[i].model for i in experts])
         base_index = next((i for i, source in enumerate(sources) if source.model == base), 0)
