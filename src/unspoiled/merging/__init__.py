@@ -5,6 +5,7 @@ from unspoiled.merging import task_arithmetic as _task_arithmetic
 from unspoiled.merging._method import MergeFunction, Method, Parameter, get_method, method, methods
 from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights, add_scaled, sum_scaled
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
+from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import materialize, merge_to_directory
 
@@ -15,6 +16,8 @@ __all__ = [
     "AdaptedTensor",
     "Delta",
     "DenseDelta",
+    "ExtractedTensor",
+    "Extraction",
     "LiveModel",
     "MergeFunction",
     "MergePlan",
@@ -23,6 +26,7 @@ __all__ = [
     "Parameter",
     "Weights",
     "add_scaled",
+    "extract_lora",
     "get_method",
     "materialize",
     "merge_to_directory",
