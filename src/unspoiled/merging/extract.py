@@ -28,7 +28,7 @@ _DTYPES: dict[Dtype, torch.dtype] = {
     "float16": torch.float16,
 }
 _EXACT_SIDE = 512
-"""Matrices with a side up to this are decomposed exactly: a second each at most."""
+"""Matrices with a side up to this are decomposed exactly: that takes seconds at most."""
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 4
 _STORED_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
@@ -91,7 +91,9 @@ def extract_lora(
 ) -> Extraction:
     """Write what `model` adds to `base` as a PEFT LoRA adapter with scale 1.
 
-    Tensors are read one at a time; memory holds a few copies of the largest, and the adapter.
+    Tensors are read one at a time; memory holds a few copies of the largest, and the adapter. Modules are named as
+    the base's tensors are: PEFT finds them where transformers names its modules like that too, as for language
+    models without mixture-of-experts layers; `open_adapter` finds them always.
 
     Args:
         model: The merged or tuned model: `PATH`, `HUB/ID`, `HUB/ID@REVISION`, each with `+ADAPTER`.
