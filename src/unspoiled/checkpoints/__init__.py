@@ -13,7 +13,7 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo
-from unspoiled.checkpoints._preflight import PreflightReport, preflight
+from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
@@ -47,6 +47,7 @@ __all__ = [
     "preflight",
     "read_manifest",
     "require_finite",
+    "tensor_problems",
     "tied_names",
     "tokenizer_signature",
     "verify_manifest",

@@ -19,6 +19,7 @@ from unspoiled.checkpoints import (
     TensorInfo,
     open_model,
     output_layout,
+    tensor_problems,
 )
 from unspoiled.config import Recipe, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
@@ -107,8 +108,10 @@ class MergePlan:
         self._slices = [_SliceModels.of(recipe, index, self.method, models) for index in range(recipe.slice_count)]
         self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
         self._require_known_parameters()
+        _require_same_tensors(recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model)
         found = list(places(recipe, models))
-        _require_same_tensors(recipe, models, found)
+        if recipe.slices:
+            _require_fitting_layers(recipe, models, found)
         self.tensors = {place.name: self._plan(place, read) for place in found}
         self.tied = models.output.tied
 
@@ -257,31 +260,37 @@ def _require_opened(recipe: Recipe, models: Models) -> None:
         )
 
 
-def _require_same_tensors(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
-    """Refuse models that lack an output tensor, have it in another shape, or have tensors that the others lack."""
-    problems: dict[str, tuple[list[str], list[str]]] = {}
+def _require_same_tensors(recipe: Recipe, models: Models, reference: str) -> None:
+    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers."""
+    base = models.sources[reference]
+    problems = [
+        problem
+        for name in dict.fromkeys(entry.model for entry in recipe.models)
+        if name != reference
+        for problem in tensor_problems(name, base, models.sources[name])
+    ]
+    if problems:
+        raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")
+
+
+def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
+    """Refuse slices whose models lack a tensor of a layer, or have it in another shape."""
     for place in found:
         sources = recipe.slice_sources(place.slice_index)
-        wanted = [(source.model, name) for source, name in zip(sources, place.inputs, strict=True)]
-        base = recipe.slice_base(place.slice_index)
-        if base is not None and base not in {source.model for source in sources}:
-            wanted.append((base, place.inputs[0]))
-        shape: tuple[int, ...] | None = None
-        for model, name in wanted:
-            checkpoint = models.sources[model].checkpoint
-            info = checkpoint.tensors.get(checkpoint.aliases.get(name, name))
-            missing, reshaped = problems.setdefault(model, ([], []))
-            if info is None:
-                missing.append(name)
-            elif shape is None:
-                shape = info.shape
-            elif info.shape != shape:
-                reshaped.append(name)
-    for model, (missing, reshaped) in problems.items():
-        if missing or reshaped:
+        shapes = {}
+        for source, name in zip(sources, place.inputs, strict=True):
+            checkpoint = models.sources[source.model].checkpoint
+            if name not in checkpoint.tensors and name not in checkpoint.aliases:
+                raise PreflightError(
+                    f"slice {place.slice_index}: {source.model!r} has no tensor {name!r}, which {sources[0].model!r} has. "
+                    "Merge models of one architecture."
+                )
+            shapes[source.model] = checkpoint.info(name).shape
+        if len(set(shapes.values())) > 1:
             raise PreflightError(
-                f"{model!r} does not fit the other models: it lacks the tensors {missing[:5]} and has other "
-                f"shapes for {reshaped[:5]}. Merge models of one architecture and vocabulary."
+                f"slice {place.slice_index}: {place.name!r} has different shapes, "
+                f"{', '.join(f'{list(shape)} in {model!r}' for model, shape in shapes.items())}. "
+                "Merge models of one architecture and vocabulary."
             )
 
 
