@@ -77,7 +77,7 @@ _MISTRAL = """\
 {%- set has_system = messages[0].role == "system" -%}
 {%- set system = messages[0].content + "\\n\\n" if has_system else "" -%}
 {{- bos_token }}
-{%- for turn in messages[1:] if has_system else messages -%}
+{%- for turn in (messages[1:] if has_system else messages) -%}
     {%- if turn.role != ("user" if loop.index0 is even else "assistant") -%}
         {{- raise_exception("mistral wants user and assistant in turns, with at most one system message before them") }}
     {%- elif turn.role == "user" -%}
