@@ -107,7 +107,7 @@ def test_a_vocabulary_that_extends_the_bases_splits_text_as_before(tmp_path: Pat
     assert "Ġzebra" in pieces(tokenizer, TEXTS[3])
     for text in TEXTS:
         assert ids(tokenizer, text) == ids(loaded(models["expert"]), text)
-    assert any("5 tokens of the vocabulary of expert are added: 'ze'" in note for note in vocabulary.notes)
+    assert any("5 tokens of the vocabulary of expert added: 'ze'" in note for note in vocabulary.notes)
 
 
 def test_vocabulary_tokens_find_room_behind_the_bases_added_tokens(tmp_path: Path) -> None:

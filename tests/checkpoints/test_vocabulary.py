@@ -120,9 +120,7 @@ def test_one_models_vocabulary_drops_the_others_tokens_and_says_so(
 ) -> None:
     vocabulary = merge_vocabularies(models, base="base", source=source)
     assert (vocabulary.donor, vocabulary.size, vocabulary.rows) == (donor, size, size)
-    assert any(
-        "tokens of two are not in the merged vocabulary" in note and "'<b>'" in note for note in vocabulary.notes
-    )
+    assert any("of two not in the merged vocabulary" in note and "'<b>'" in note for note in vocabulary.notes)
     found = rows(vocabulary, models)
     assert torch.equal(found[donor], embedding(models[donor]))
     assert torch.equal(found["two"][:300], embedding(models["two"])[:300])
@@ -260,7 +258,7 @@ def test_new_tokens_take_the_place_of_padding(tmp_path: Path) -> None:
 
 def test_a_token_without_a_row_is_refused(tmp_path: Path) -> None:
     models = {"base": save_model(tmp_path / "base"), "expert": save_model(tmp_path / "expert", add=("<x>",), rows=300)}
-    with pytest.raises(CheckpointError, match=r"expert/tokenizer\.json: 1 tokens have no row .* '<x>' with id 300"):
+    with pytest.raises(CheckpointError, match=r"expert/tokenizer\.json: 1 token without a row .* '<x>' with id 300"):
         merge_vocabularies(models, base="base", source="union")
 
 

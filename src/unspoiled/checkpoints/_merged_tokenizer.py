@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class _GrowingTokenizer:
         _require_one_spelling(self.donor, self.own, name, tokens, new)
         self.ids |= {token: next(self._next) for token in new}
         self.plain += new
-        self.notes.append(f"{len(new)} tokens of the vocabulary of {name} are added: {listed(new)}")
+        self.notes.append(f"{counted(new)} of the vocabulary of {name} added: {listed(new)}")
 
     def add(self, token: str, name: str, tokens: ModelTokens) -> None:
         """Add a model's added token, or note how it differs from the one that is there."""
@@ -165,6 +165,11 @@ class _GrowingTokenizer:
             self.ids[token] = next(self._next)
             self.entries[token] = added_token(token, self.ids[token], flags)
             self.notes.append(f"{token!r}, which no model has, is added for its rule")
+
+
+def counted(tokens: Collection[str]) -> str:
+    """Return the number of tokens for a message."""
+    return "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
 
 
 def _by_id(tokens: ModelTokens, chosen: Iterable[str]) -> list[str]:
@@ -202,7 +207,7 @@ def _require_one_spelling(donor: str, own: ModelTokens, name: str, tokens: Model
         why = f"tokens can't be added to a {kind} vocabulary, whose scores belong to one training"
     if why:
         raise PreflightError(
-            f"tokenizer source union: {name!r} has {len(new)} tokens that {donor!r} lacks ({listed(new, 3)}), and "
+            f"tokenizer source union: {name!r} has {counted(new)} that {donor!r} lacks ({listed(new, 3)}), and "
             f"{why}. Choose source: base or a model, so that one of the two vocabularies is used."
         )
 

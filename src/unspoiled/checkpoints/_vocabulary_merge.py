@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints._merged_tokenizer import MergedTokenizer, merge_tokenizers
+from unspoiled.checkpoints._merged_tokenizer import MergedTokenizer, counted, merge_tokenizers
 from unspoiled.checkpoints._model_tokens import ModelTokens, read_model_tokens
 from unspoiled.checkpoints._reader import listed
 from unspoiled.checkpoints._source import ModelSource
@@ -156,7 +156,7 @@ def _require_rows(
         if beyond:
             first = min(beyond, key=each.ids.__getitem__)
             raise CheckpointError(
-                f"{each.directory / 'tokenizer.json'}: {len(beyond)} tokens have no row in the embedding of {name!r} "
+                f"{each.directory / 'tokenizer.json'}: {counted(beyond)} without a row in the embedding of {name!r} "
                 f"({models[name].directory}, {rows[name]} rows), the first {first!r} with id {each.ids[first]}. "
                 "Remove them from the tokenizer's files, or resize the model's embedding and train it."
             )
@@ -246,7 +246,7 @@ def _lent_rows(
             way = f"from {owners[0][0]}" if len(owners) == 1 else "as the mean of the models that have them"
         for name in names:
             said.setdefault((name, way), []).append(token)
-    notes = [f"{name} gets the rows of {len(few)} tokens {way}: {listed(few)}" for (name, way), few in said.items()]
+    notes = [f"{name} gets rows for {counted(few)} {way}: {listed(few)}" for (name, way), few in said.items()]
     return lent, notes
 
 
@@ -255,7 +255,7 @@ def _dropped(tokens: Mapping[str, ModelTokens], ids: Mapping[str, int]) -> list[
     for name, each in tokens.items():
         dropped = sorted(each.ids.keys() - ids.keys(), key=each.ids.__getitem__)
         if dropped:
-            notes.append(f"{len(dropped)} tokens of {name} are not in the merged vocabulary: {listed(dropped)}")
+            notes.append(f"{counted(dropped)} of {name} not in the merged vocabulary: {listed(dropped)}")
     return notes
 
 
