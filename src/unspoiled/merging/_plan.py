@@ -282,8 +282,8 @@ def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Plac
             checkpoint = models.sources[source.model].checkpoint
             if name not in checkpoint.tensors and name not in checkpoint.aliases:
                 raise PreflightError(
-                    f"slice {place.slice_index}: {source.model!r} has no tensor {name!r}, which {sources[0].model!r} has. "
-                    "Merge models of one architecture."
+                    f"slice {place.slice_index}: {source.model!r} lacks {name!r}, which {sources[0].model!r} "
+                    "has. Merge models of one architecture."
                 )
             shapes[source.model] = checkpoint.info(name).shape
         if len(set(shapes.values())) > 1:
