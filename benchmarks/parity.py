@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -118,7 +119,7 @@ def _mergekit(python: Path, recipe: Path, out: Path, *, several: bool) -> list[s
     options = ["--random-seed", "0", "--quiet", "--clone-tensors"]  # repeated layers share storage without cloning
     if several:
         stages = ["--intermediate-dir", f"{out}-stages", "--out-path", str(out)]
-        return [mergekit_command(python, "mergekit-multimerge"), str(recipe), *stages, *options]
+        return [mergekit_command(python, "mergekit-multi"), str(recipe), *stages, *options]
     return [mergekit_command(python, "mergekit-yaml"), str(recipe), str(out), *options]
 
 
@@ -128,7 +129,8 @@ def _unspoiled(recipe: Path, out: Path) -> list[str]:
 
 def _run(command: Sequence[str], directory: Path) -> str:
     """Run a command; return the last line that it says if it fails, else nothing."""
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # every model is local: neither tool needs the hub
+    done = subprocess.run(command, cwd=directory, env=offline, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

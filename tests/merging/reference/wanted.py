@@ -22,6 +22,14 @@ METHOD_TENSORS = [
 ]
 """The tensors kept of a case that is about a method: each kind of input of `inputs.py` is among them."""
 
+_ANTIPARALLEL = "model.layers.1.self_attn.k_proj.weight"
+LEFT_OUT = {
+    "nuslerp/parallel": [_ANTIPARALLEL],
+    "nuslerp/parallel_columns": [_ANTIPARALLEL],
+    "karcher/parallel": [_ANTIPARALLEL],
+}
+"""Tensors not kept of a case: between v and -v the arc is any arc, and rounding of the cosine decides which."""
+
 LAYER_SUFFIXES = ["self_attn.k_proj.weight", "mlp.up_proj.weight", "input_layernorm.weight"]
 """The tensors kept of each layer of a case that is about layers."""
 
