@@ -24,11 +24,17 @@ METHOD_TENSORS = [
 
 _ANTIPARALLEL = "model.layers.1.self_attn.k_proj.weight"
 LEFT_OUT = {
-    "nuslerp/parallel": [_ANTIPARALLEL],
-    "nuslerp/parallel_columns": [_ANTIPARALLEL],
-    "karcher/parallel": [_ANTIPARALLEL],
+    case: [_ANTIPARALLEL]
+    for case in (
+        "karcher/parallel",
+        "nuslerp/columns",
+        "nuslerp/negative",
+        "nuslerp/parallel",
+        "nuslerp/parallel_columns",
+        "nuslerp/rows",
+    )
 }
-"""Tensors not kept of a case: between v and -v the arc is any arc, and rounding of the cosine decides which."""
+"""Tensors not kept of a case: between v and nearly -v, float32 rounding of the cosine decides which way the arc goes."""
 
 LAYER_SUFFIXES = ["self_attn.k_proj.weight", "mlp.up_proj.weight", "input_layernorm.weight"]
 """The tensors kept of each layer of a case that is about layers."""
