@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiny import Bunch, tiny_base, tiny_tokenizer
-from unspoiled.checkpoints import ModelRef, ModelSource, open_model, preflight, require_finite
+from unspoiled.checkpoints import ModelRef, ModelSource, open_model, output_layout, preflight, require_finite
 from unspoiled.checkpoints import _preflight as preflight_module
 from unspoiled.errors import CheckpointError, PreflightError
 
@@ -93,15 +93,32 @@ def test_another_architecture_is_named(bunch: Bunch, expert: Path) -> None:
     assert "num_attention_heads is 4 in its config, but 2 in the base's" in found
 
 
-def test_integer_buffers_are_named(bunch: Bunch, expert: Path) -> None:
-    for path in (expert, shutil.copytree(bunch.base, expert.parent / "base")):
-        tensors = load_file(path / "model.safetensors") | {"position_ids": torch.arange(4)}
-        save_file(tensors, path / "model.safetensors", {"format": "pt"})
-    report = preflight(open_path(expert.parent / "base"), {"chef": open_path(expert)}, output=None, dtype=BF16)
-    assert report.problems == (
-        "base: tensors in I64 can't be merged: 'position_ids'",
-        "expert 'chef': tensors in I64 can't be merged: 'position_ids'",
-    )
+def with_buffer(path: Path, buffer: torch.Tensor) -> ModelSource:
+    tensors = load_file(path / "model.safetensors") | {"position_ids": buffer}
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    return open_path(path)
+
+
+@pytest.mark.parametrize("buffer", [torch.arange(4), torch.tensor([True, False])])
+def test_equal_integer_buffers_are_copied_in_their_own_dtype(bunch: Bunch, expert: Path, buffer: torch.Tensor) -> None:
+    base = with_buffer(Path(shutil.copytree(bunch.base, expert.parent / "base")), buffer)
+    chef = with_buffer(expert, buffer)
+    report = preflight(base, {"chef": chef}, output=None, dtype=BF16)
+    assert report.problems == ()
+    layout = output_layout([base, chef])
+    assert dict(layout.copied) == {"position_ids": buffer.dtype}
+    assert layout.with_dtype(BF16)["position_ids"] == (buffer.dtype, tuple(buffer.shape))
+    others = {dtype for name, (dtype, _) in layout.with_dtype(BF16).items() if name != "position_ids"}
+    assert others == {BF16}
+
+
+@pytest.mark.parametrize("other", [torch.arange(4) + 1, torch.arange(4).float()], ids=["values", "dtype"])
+def test_integer_buffers_that_differ_are_named(bunch: Bunch, expert: Path, other: torch.Tensor) -> None:
+    base = with_buffer(Path(shutil.copytree(bunch.base, expert.parent / "base")), torch.arange(4))
+    report = preflight(base, {"chef": with_buffer(expert, other)}, output=None, dtype=BF16)
+    assert len(report.problems) == 1
+    assert report.problems[0].startswith("expert 'chef': tensors in ")
+    assert report.problems[0].endswith("differ from the base's, and integers can't be merged: 'position_ids'")
 
 
 def test_templates_and_special_tokens_are_warnings(bunch: Bunch, expert: Path) -> None:

@@ -226,7 +226,7 @@ def test_other_weights_are_refused_with_the_way_out(copy: Path, file: str, messa
 def test_a_directory_that_is_no_model_says_what_it_is(bunch: Bunch, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a LoRA adapter, .*BASE\+aligned"):
         open_checkpoint(bunch.aligned)
-    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json and no safetensors"):
         open_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="is no directory"):
         open_checkpoint(tmp_path / "gone")

@@ -84,10 +84,25 @@ def test_a_missing_name_in_an_existing_directory_is_a_path(tmp_path: Path, monke
         locate(ModelRef("models/gone"))
 
 
-def test_refuses_a_file_and_a_revision_of_a_directory(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(CheckpointError, match="is a file"):
-        locate(ModelRef(str(tmp_path / "model.safetensors")))
+def test_a_safetensors_file_is_its_own_location(tmp_path: Path) -> None:
+    file = tmp_path / "a@b+c.safetensors"
+    file.write_text("")
+    assert locate(ModelRef(str(file))) == file
+    assert ModelRef.parse("a@b+c.safetensors", relative_to=tmp_path) == ModelRef(str(file))
+    assert ModelRef.parse(f"{file}+lora") == ModelRef(str(file), None, ModelRef("lora"))
+
+
+def test_a_name_that_ends_in_safetensors_is_no_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **options: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match=r"'gone/model\.safetensors' does not exist"):
+        locate(ModelRef("gone/model.safetensors"))
+
+
+def test_local_models_have_no_revision(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_text("")
+    with pytest.raises(CheckpointError, match="a file has no revisions"):
+        locate(ModelRef(str(file), "main"))
     with pytest.raises(CheckpointError, match="a directory has no revisions"):
         locate(ModelRef(str(tmp_path), "main"))
 

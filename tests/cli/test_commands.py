@@ -4,14 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from command import environment, unspoiled
+from command import unspoiled
 from tiny import Bunch
 from trained import FinishedRun
 from unspoiled.cli._main import cli
@@ -31,15 +29,6 @@ def test_help_fits_80_columns(arguments: list[str], monkeypatch: pytest.MonkeyPa
     assert done.code == 0
     assert max(map(len, done.out.splitlines())) <= 80
     assert "Usage:" in done.out
-
-
-def test_a_command_that_says_help_does_not_wait_for_torch() -> None:
-    heavy = ["torch", "transformers", "optuna", "altair", "numpy", "pydantic"]
-    program = f"import sys, unspoiled.cli; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unspoiled.config import count_layers, layer_index
+from unspoiled.config import count_layers, layer_index, layer_stack, stack_depths
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,28 @@ def test_layers_are_counted() -> None:
     assert count_layers(["model.embed_tokens.weight", "model.layers.0.w", "model.layers.1.w"]) == 2
     assert count_layers(["lm_head.weight"]) == 0
     assert count_layers([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "stack"),
+    [
+        ("model.layers.12.mlp.up_proj.bias", ("model.layers", 12)),
+        ("h.3.attn.c_attn.weight", ("h", 3)),
+        ("model.language_model.layers.4.mlp.experts.63.down_proj.weight", ("model.language_model.layers", 4)),
+        ("vision_tower.vision_model.encoder.layers.1.mlp.fc1.bias", ("vision_tower.vision_model.encoder.layers", 1)),
+        ("visual.blocks.0.attn.qkv.weight", ("visual.blocks", 0)),
+        ("encoder.block.2.layer.1.DenseReluDense.wi.weight", ("encoder.block", 2)),
+        ("model.decoder.layers.5.encoder_attn.k_proj.weight", ("model.decoder.layers", 5)),
+        ("visual.merger.mlp.0.weight", None),
+        ("lm_head.weight", None),
+    ],
+)
+def test_the_stack_is_the_name_up_to_the_number(name: str, stack: tuple[str, int] | None) -> None:
+    assert layer_stack(name) == stack
+
+
+def test_every_tower_has_its_own_depth() -> None:
+    names = [f"visual.blocks.{i}.norm.weight" for i in range(3)] + ["merger.weight"]
+    names += [f"model.layers.{i}.norm.weight" for i in (1, 0)]
+    assert stack_depths(names) == {"visual.blocks": 3, "model.layers": 2}
+    assert count_layers(names) == 3

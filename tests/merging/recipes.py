@@ -27,7 +27,7 @@ def opened(*recipes: Recipe) -> Models:
 def merged(wanted: Recipe) -> dict[str, torch.Tensor]:
     """Return every merged tensor, in float32."""
     plan = MergePlan(wanted, opened(wanted))
-    return {name: plan.merge(name) for name in plan.names}
+    return {name: tensor.merged() for name, tensor in plan.tensors.items()}
 
 
 def loaded(path: Path, dtype: torch.dtype | str = "auto") -> Any:

@@ -119,13 +119,13 @@ def test_a_trial_that_fails_midway_does_not_spoil_the_next(bunch: Bunch) -> None
 
 def test_tensors_that_no_expert_changes_are_not_touched_again(bunch: Bunch, monkeypatch: pytest.MonkeyPatch) -> None:
     """With LoRA experts a trial writes the adapted tensors alone; embeddings are most of a small model."""
-    from unspoiled.merging import MergePlan
+    from unspoiled.merging._blocks import PlannedTensor
 
     wanted = lora_recipe(bunch, "float32")
     live = LiveModel(loaded(bunch.base), opened(wanted))
     touched: list[str] = []
-    original = MergePlan.merge
-    monkeypatch.setattr(MergePlan, "merge", lambda plan, name: touched.append(name) or original(plan, name))
+    original = PlannedTensor.merged
+    monkeypatch.setattr(PlannedTensor, "merged", lambda tensor: touched.append(tensor.name) or original(tensor))
     live.take_recipe(wanted)
     assert EMBEDDING in touched
     touched.clear()

@@ -16,13 +16,13 @@ SECOND = torch.tensor([[1.0, 4.0], [5.0, 4.0]])  # task vector [[0, 2], [2, 0]]
 
 
 def linear(tensors: list[Weights], weight: list[float], *, normalize: bool = True) -> Tensor:
-    return get_method("linear").merge(None, tensors, weight=weight, normalize=normalize)
+    return get_method("linear")(None, tensors, weight=weight, normalize=normalize)
 
 
 def task_arithmetic(
     base: Tensor, deltas: list[Delta], weight: list[float], *, normalize: bool = False, lambda_: float = 1.0
 ) -> Tensor:
-    return get_method("task_arithmetic").merge(base, deltas, weight=weight, normalize=normalize, **{"lambda": lambda_})
+    return get_method("task_arithmetic")(base, deltas, weight=weight, normalize=normalize, lambda_=lambda_)
 
 
 def deltas(*tensors: Tensor) -> list[Delta]:

@@ -145,8 +145,9 @@ def test_the_result_reloads_talks_and_knows_its_recipe(bunch: Bunch, tmp_path: P
         progress=lambda *step: steps.append(step),
     )
     verify_manifest(tmp_path / "out")
-    total = len(open_checkpoint(tmp_path / "out").tensors)
-    assert steps == [(done, total) for done in range(1, total + 1)]
+    total = open_checkpoint(tmp_path / "out").size_bytes
+    assert steps == sorted(set(steps)), "bytes done never fall"
+    assert steps[-1] == (total, total)
     assert read_recipe(tmp_path / "out" / RECIPE_NAME) == wanted
     assert (tmp_path / "out" / "README.md").read_text() == "# card"
 

@@ -133,7 +133,7 @@ def test_task_vectors_need_a_base_and_an_expert(bunch: Bunch) -> None:
     with pytest.raises(ConfigError, match="'task_arithmetic' needs a base_model"):
         MergePlan(wanted, opened(wanted))
     wanted = recipe("task_arithmetic", {str(bunch.base): 1.0}, bunch.base)
-    with pytest.raises(ConfigError, match="names no model to merge"):
+    with pytest.raises(ConfigError, match="merges 1 or more models beside the base, and the recipe names none"):
         MergePlan(wanted, opened(wanted))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
-from unspoiled.merging import Method, get_method, method, methods
+from unspoiled.merging import Method, all_methods, get_method, method
 
 
 def test_two_methods_cannot_share_a_name() -> None:
@@ -21,14 +21,14 @@ def test_two_methods_cannot_share_a_name() -> None:
     assert get_method("linear").merge.__name__ == "linear", "the first one stays"
 
 
-@pytest.mark.parametrize("registered", methods(), ids=lambda registered: registered.name)
+@pytest.mark.parametrize("registered", all_methods(), ids=lambda registered: registered.name)
 def test_every_method_says_what_a_docs_page_needs(registered: Method) -> None:
     """The docs page of a method, and the check of a recipe, are made from this."""
     assert "arXiv" in registered.paper or "doi" in registered.paper
     assert registered.parameters
     documentation = inspect.getdoc(registered.merge) or ""
     for parameter in registered.parameters:
-        assert parameter.name in documentation, f"{parameter.name} is not explained"
+        assert parameter.argument in documentation, f"{parameter.name} is not explained"
         assert parameter.low < parameter.high
         assert parameter.default is None or parameter.low <= parameter.default <= parameter.high
     names = [parameter.name for parameter in registered.parameters]
@@ -36,10 +36,10 @@ def test_every_method_says_what_a_docs_page_needs(registered: Method) -> None:
 
 
 def test_mergekits_defaults() -> None:
-    defaults = {m.name: {p.name: p.default for p in m.parameters} for m in methods()}
+    defaults = {m.name: {p.name: p.default for p in m.parameters} for m in all_methods()}
     assert defaults["linear"] == {"weight": None, "normalize": True}
     assert defaults["task_arithmetic"] == {"weight": None, "normalize": False, "lambda": 1.0}
-    assert {m.name: m.needs_base for m in methods()} == {"linear": False, "task_arithmetic": True}
+    assert (get_method("linear").base, get_method("task_arithmetic").base) == ("unused", "required")
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_one() -> None:

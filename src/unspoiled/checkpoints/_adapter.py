@@ -20,12 +20,12 @@ from unspoiled.checkpoints._adapter_config import check_adapter_config, pattern_
 from unspoiled.checkpoints._header import TensorInfo, read_header
 from unspoiled.checkpoints._reader import (
     Checkpoint,
-    MappedFiles,
     fingerprint_files,
     listed,
     read_json,
     safe_path,
 )
+from unspoiled.checkpoints._reads import MappedFiles
 from unspoiled.errors import CheckpointError
 from unspoiled.files import hash_value
 
@@ -34,7 +34,8 @@ ADAPTER_WEIGHTS_NAME = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?")
-_BASE_PREFIXES = ("model.", "transformer.")
+_WRAPPERS = ("model.", "transformer.", "language_model.")
+"""Components that one form of a checkpoint puts before its layers and another leaves out or orders otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,19 +169,23 @@ def _pair_factors(
             "merge_and_unload, and "
             "use the result as a full checkpoint."
         )
+    unwrapped: dict[str, list[str]] = {}
+    for name in [*base.tensors, *base.aliases]:
+        unwrapped.setdefault(_unwrap(name), []).append(name)
     pairs: dict[str, _Pair] = {}
     unmatched: list[str] = []
     for (module, embedding), pair in sorted(factors.items()):
         if pair.keys() != {"A", "B"}:
             raise CheckpointError(f"{file}: module {module!r} has only one of its two LoRA factors. Save it again.")
-        name = _target(module, base)
-        if name is None:
+        target = _target(module, base, unwrapped)
+        if target is None:
             unmatched.append(module)
             continue
-        _refuse_tied(file, name, base)
-        if name in pairs:
-            raise CheckpointError(f"{file}: two modules, {pairs[name].module!r} and {module!r}, both change {name!r}.")
-        pairs[name] = _checked_pair(file, _Pair(module, embedding, pair["B"], pair["A"], base.tensors[name].shape))
+        _refuse_tied(file, target, base)
+        if target in pairs:
+            other = pairs[target].module
+            raise CheckpointError(f"{file}: two modules, {other!r} and {module!r}, both change {target!r}.")
+        pairs[target] = _checked_pair(file, _Pair(module, embedding, pair["B"], pair["A"], base.tensors[target].shape))
     if unmatched or not pairs:
         what = f"modules that {base.directory} doesn't have: {listed(unmatched)}" if unmatched else "no LoRA factor"
         raise CheckpointError(f"{file} changes {what}. The adapter was made for another base; name that one.")
@@ -196,15 +201,24 @@ def _repeats_base(module: str, info: TensorInfo, base: Checkpoint, files: Mapped
     return stored.shape == info.shape and torch.equal(stored.float(), files.read(info).float())
 
 
-def _target(module: str, base: Checkpoint) -> str | None:
-    """Return the base's tensor for a module; checkpoints of the bare model lack (or add) the first prefix."""
+def _target(module: str, base: Checkpoint, unwrapped: Mapping[str, list[str]]) -> str | None:
+    """Return the base's tensor for a module: that of its name, or the only one of its name but for the wrappers.
+
+    A module's name is that in the model class, and a stored tensor's can differ from it at the front: checkpoints
+    of the bare model lack `model.`, and vision-language models store `language_model.model.layers.0 ...` or
+    `model.layers.0 ...` for `model.language_model.layers.0 ...`.
+    """
     name = f"{module}.weight"
-    candidates = [name, *(name.removeprefix(prefix) for prefix in _BASE_PREFIXES)]
-    candidates += [prefix + name for prefix in _BASE_PREFIXES]
-    return next(
-        (candidate for candidate in candidates if candidate in base.tensors or candidate in base.aliases),
-        None,
-    )
+    if name in base.tensors or name in base.aliases:
+        return name
+    alike = unwrapped.get(_unwrap(name), [])
+    return alike[0] if len(alike) == 1 else None
+
+
+def _unwrap(name: str) -> str:
+    while (shorter := next((name.removeprefix(p) for p in _WRAPPERS if name.startswith(p)), name)) != name:
+        name = shorter
+    return name
 
 
 def _refuse_tied(file: Path, name: str, base: Checkpoint) -> None:

@@ -11,7 +11,7 @@ import torch
 from unspoiled.checkpoints._header import DTYPE_NAMES
 from unspoiled.checkpoints._reader import listed
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, output_layout, text_config
-from unspoiled.checkpoints._tokenizer import template_differences, vocabulary_differences
+from unspoiled.checkpoints._tokenizer import TOKENIZER_FILES, template_differences, vocabulary_differences
 from unspoiled.errors import CheckpointError, PreflightError
 from unspoiled.files import free_bytes
 
@@ -70,7 +70,7 @@ class PreflightReport:
 def preflight(
     base: ModelSource, experts: Mapping[str, ModelSource], *, output: Path | None, dtype: torch.dtype
 ) -> PreflightReport:
-    """Compare every expert with the base and the output with the disk; nothing is loaded or written.
+    """Compare every expert with the base and the output with the disk; only integers are loaded.
 
     Args:
         base: The common ancestor.
@@ -83,15 +83,14 @@ def preflight(
     if dtype not in _OUTPUT_DTYPES:
         names = ", ".join(str(allowed).removeprefix("torch.") for allowed in _OUTPUT_DTYPES)
         problems.append(f"output dtype {str(dtype).removeprefix('torch.')} is not one of {names}")
-    problems += _unsupported_tensors("base", base)
     if base.adapter is not None:
         warnings.append(f"base: {base.ref} has an adapter; a base is usually a full checkpoint")
     for name, expert in experts.items():
         if expert.checkpoint is not base.checkpoint:
             problems += _architecture_problems(name, base, expert)
             problems += _tensor_problems(name, base, expert)
-            problems += _unsupported_tensors(name, expert)
-            if _rope_base(expert) != _rope_base(base):
+            problems += _buffer_problems(name, base, expert)
+            if base.checkpoint.config and expert.checkpoint.config and _rope_base(expert) != _rope_base(base):
                 warnings.append(
                     f"expert {name!r}: rope_theta is {_rope_base(expert)!r}, and {_rope_base(base)!r} in the "
                     "base, which the merge takes; skill in long contexts may suffer"
@@ -119,7 +118,9 @@ def preflight(
 
 def _architecture_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
     one, other = base.checkpoint.config, expert.checkpoint.config
-    problems = []
+    problems: list[str] = []
+    if not one or not other:  # raw weights say nothing about their architecture; names and shapes must do
+        return problems
     if one.get("architectures") != other.get("architectures"):
         problems.append(
             f"expert {name!r}: architecture {other.get('architectures')!r}, but the base has "
@@ -158,17 +159,32 @@ def _tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[
     return problems
 
 
-def _unsupported_tensors(name: str, model: ModelSource) -> list[str]:
-    names = [tensor for tensor, info in model.tensors.items() if not info.dtype.is_floating_point]
-    if not names:
+def _buffer_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
+    """Return the integer and boolean tensors that differ: they have no mean, so only equal ones can be kept."""
+    differing = [
+        tensor
+        for tensor in sorted(base.tensors.keys() & expert.tensors.keys())
+        if not (base.tensors[tensor].dtype.is_floating_point and expert.tensors[tensor].dtype.is_floating_point)
+        and base.tensors[tensor].shape == expert.tensors[tensor].shape
+        and not _same_values(base, expert, tensor)
+    ]
+    if not differing:
         return []
-    kinds = sorted({DTYPE_NAMES[model.tensors[tensor].dtype] for tensor in names})
-    return [f"{_label(name)}: tensors in {', '.join(kinds)} can't be merged: {listed(names)}"]
+    kinds = sorted({DTYPE_NAMES[model.tensors[tensor].dtype] for tensor in differing for model in (base, expert)})
+    return [
+        f"expert {name!r}: tensors in {', '.join(kinds)} differ from the base's, and integers can't be merged: "
+        f"{listed(differing)}"
+    ]
+
+
+def _same_values(base: ModelSource, expert: ModelSource, tensor: str) -> bool:
+    one, other = base.read(tensor), expert.read(tensor)
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tuple[list[str], list[str]]:
     one, other = base.tokenizer_directory, expert.tokenizer_directory
-    if one.resolve() == other.resolve():
+    if one.resolve() == other.resolve() or not (_has_tokenizer(one) or _has_tokenizer(other)):
         return [], []
     try:
         vocabulary, rest = vocabulary_differences(one, other), template_differences(one, other)
@@ -180,8 +196,8 @@ def _tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tu
     )
 
 
-def _label(name: str) -> str:
-    return name if name == "base" else f"expert {name!r}"
+def _has_tokenizer(directory: Path) -> bool:
+    return any((directory / name).exists() for name in TOKENIZER_FILES)
 
 
 def _memory(layout: OutputLayout, models: Iterable[ModelSource]) -> int:

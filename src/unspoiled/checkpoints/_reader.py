@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import mmap
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints._header import TensorInfo, read_header
+from unspoiled.checkpoints._reads import MappedFiles, PositionedFiles
 from unspoiled.checkpoints._tying import tied_names
 from unspoiled.errors import CheckpointError
 from unspoiled.files import hash_file
@@ -21,7 +21,8 @@ from unspoiled.files import hash_file
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_NAME = "model.safetensors"
 
-_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,8 @@ class Checkpoint:
     """A full model on disk, read lazily.
 
     Attributes:
-        directory: Where it is.
-        config: The content of config.json.
+        directory: Where it is; the file itself for a model that is one safetensors file and nothing else.
+        config: The content of config.json; empty for raw weights, of which nothing but the tensors is known.
         tensors: Every stored tensor, sorted by name, without a stored copy of a tied head.
         aliases: Tied names: a name that isn't in `tensors` → the stored name whose tensor it shares (the
             output head of a model with tied embeddings). `read` accepts both.
@@ -40,7 +41,8 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     aliases: Mapping[str, str]
-    _files: "MappedFiles" = field(repr=False)
+    _files: MappedFiles = field(repr=False)
+    _positioned: PositionedFiles = field(default_factory=PositionedFiles, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -55,71 +57,74 @@ class Checkpoint:
         Raises:
             CheckpointError: no such tensor.
         """
+        return self._files.read(self._info(name))
+
+    def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
+        """Return rows [start, stop) of a tensor in its storage dtype, copied from the file; any thread may call.
+
+        Unlike `read`, nothing stays mapped: the memory in use is that of the result.
+
+        Args:
+            name: The tensor's name; tied names work too.
+            start: The first row, counted along dimension 0.
+            stop: The row after the last. The one row of a scalar is (0, 1).
+            out: Contiguous CPU memory in the result's dtype and shape to read into; saves the page faults of
+                fresh memory where blocks follow each other.
+
+        Returns:
+            Shape [stop - start, ...]; [] for a scalar. `out` if that was given.
+
+        Raises:
+            CheckpointError: no such tensor, or a file that has become shorter since it was opened.
+            ValueError: rows that the tensor doesn't have, or an `out` that doesn't fit.
+        """
+        return self._positioned.read_rows(self._info(name), start, stop, out)
+
+    def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(self.aliases.get(name, name))
         if info is None:
             raise CheckpointError(f"{self.directory} has no tensor {name!r}. Run `unspoiled check` on the inputs.")
-        return self._files.read(info)
+        return info
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the weight files' names and contents; cached for unchanged files."""
         return fingerprint_files({info.file for info in self.tensors.values()})
 
 
-class MappedFiles:
-    """The memory maps of a checkpoint's files, each opened at the first read."""
-
-    def __init__(self) -> None:
-        self._maps: dict[Path, mmap.mmap] = {}
-        self._lock = Lock()
-
-    def read(self, info: TensorInfo) -> Tensor:
-        """Return the tensor that `info` describes as a view of the file."""
-        if info.numel == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
-        mapped = self._map(info.file)
-        if info.start % info.dtype.itemsize:  # old writers didn't align; torch wants aligned memory
-            copy = bytearray(mapped[info.start : info.start + info.nbytes])
-            return torch.frombuffer(copy, dtype=info.dtype).view(info.shape)
-        flat = torch.frombuffer(mapped, dtype=info.dtype, count=info.numel, offset=info.start)
-        return flat.view(info.shape)
-
-    def _map(self, file: Path) -> mmap.mmap:
-        with self._lock:
-            if file not in self._maps:
-                with file.open("rb") as stream:
-                    # Private: a stray in-place operation can't reach the file. Without reserve: a mapping
-                    # larger than memory and swap is refused otherwise.
-                    self._maps[file] = mmap.mmap(
-                        stream.fileno(),
-                        0,
-                        flags=mmap.MAP_PRIVATE | _MAP_NORESERVE,
-                        prot=mmap.PROT_READ | mmap.PROT_WRITE,
-                    )
-            return self._maps[file]
-
-
 def open_checkpoint(directory: Path) -> Checkpoint:
     """Check a checkpoint's config, index and safetensors headers, and return it; no tensor is loaded.
 
+    Weights without a config.json are raw: one safetensors file, or a complete set of shards, whatever their names.
+
+    Args:
+        directory: A checkpoint's directory, a directory of raw weights, or a safetensors file.
+
     Raises:
-        CheckpointError: no config.json or weights, pickled weights only, remote code, quantised weights, an
-            index with unsafe or wrong paths, or a damaged file; the message names file and tensor.
+        CheckpointError: no weights, several models in one directory, pickled weights only, remote code, quantised
+            weights, an index with unsafe or wrong paths, or a damaged file; the message names file and tensor.
     """
-    if not directory.is_dir():
+    if directory.is_file():
+        config: dict[str, Any] = {}
+        files: Mapping[Path, set[str] | None] = {_safetensors_file(directory): None}
+    elif directory.is_dir():
+        config = _read_config(directory)
+        files = _weight_files(directory) if (directory / "config.json").exists() else _raw_files(directory)
+    else:
         raise CheckpointError(f"{directory} is no directory. Give the directory that holds config.json.")
-    config = _read_config(directory)
     tensors: dict[str, TensorInfo] = {}
-    for file, names in _weight_files(directory).items():
+    for file, names in files.items():
         found = read_header(file)
         if names is not None:
             _compare_with_index(file, set(found), names)
+        if twice := sorted(found.keys() & tensors.keys()):
+            raise CheckpointError(f"{file} repeats tensors of {tensors[twice[0]].file.name}: {listed(twice)}.")
         tensors.update(found)
     if not tensors:
         raise CheckpointError(f"{directory}: the weight files hold no tensor.")
-    files = MappedFiles()
-    aliases = _tied(config, tensors, files)
+    mapped = MappedFiles()
+    aliases = _tied(config, tensors, mapped)
     stored = {name: info for name, info in sorted(tensors.items()) if name not in aliases}
-    return Checkpoint(directory, MappingProxyType(config), MappingProxyType(stored), MappingProxyType(aliases), files)
+    return Checkpoint(directory, MappingProxyType(config), MappingProxyType(stored), MappingProxyType(aliases), mapped)
 
 
 def _tied(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], files: MappedFiles) -> dict[str, str]:
@@ -179,13 +184,12 @@ def read_json(directory: Path, name: str) -> dict[str, Any]:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    if not (directory / "config.json").exists():
-        if (directory / "adapter_config.json").exists():
-            raise CheckpointError(
-                f"{directory} is a LoRA adapter, not a full model. Write it behind its base: BASE+{directory.name}."
-            )
-        raise CheckpointError(f"{directory} has no config.json. Give the directory of a Hugging Face checkpoint.")
-    config = read_json(directory, "config.json")
+    has_config = (directory / "config.json").exists()
+    if not has_config and (directory / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{directory} is a LoRA adapter, not a full model. Write it behind its base: BASE+{directory.name}."
+        )
+    config = read_json(directory, "config.json") if has_config else {}
     tokenizer_has_code = (directory / "tokenizer_config.json").exists() and bool(
         read_json(directory, "tokenizer_config.json").get("auto_map")
     )
@@ -230,6 +234,44 @@ def _weight_files(directory: Path) -> dict[Path, set[str] | None]:
     return files
 
 
+def _raw_files(directory: Path) -> dict[Path, set[str] | None]:
+    """Return the weight files of a directory without a config: an index's, the only one, or one set of shards."""
+    if (directory / INDEX_NAME).exists():
+        return _weight_files(directory)
+    names = sorted(path.name for path in directory.glob("*.safetensors"))
+    if not names:
+        raise CheckpointError(
+            f"{directory} has no config.json and no safetensors. Give the directory of a Hugging Face checkpoint, "
+            "or a .safetensors file."
+        )
+    if shard := _SHARD.fullmatch(names[0]):
+        stem, count = shard["stem"], int(shard["count"])
+        expected = [f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+    else:
+        expected = names[:1]
+    if strange := sorted(set(names) - set(expected)):
+        raise CheckpointError(
+            f"{directory} has no config.json and more than one model: beside {names[0]!r} there are "
+            f"{listed(strange)}. Name the file that you mean."
+        )
+    if missing := sorted(set(expected) - set(names)):
+        raise CheckpointError(f"{directory} has {len(names)} shards of {len(expected)}. Get {listed(missing)}.")
+    return {safe_path(directory, name): None for name in names}
+
+
+def _safetensors_file(file: Path) -> Path:
+    if file.suffix == ".safetensors":
+        return file
+    if file.suffix in _PICKLES:
+        raise CheckpointError(
+            f"{file} is a pickle, and loading a pickle runs code. Convert it where you trust it: load it with "
+            "transformers, then save_pretrained (it writes safetensors)."
+        )
+    raise CheckpointError(
+        f"{file} is a file. Give the directory that holds config.json and the weights, or a .safetensors file."
+    )
+
+
 def _compare_with_index(file: Path, found: set[str], expected: set[str]) -> None:
     if missing := sorted(expected - found):
         raise CheckpointError(f"{file} lacks tensors that the index puts there: {listed(missing)}.")
@@ -239,7 +281,7 @@ def _compare_with_index(file: Path, found: set[str], expected: set[str]) -> None
 
 def _no_weights(directory: Path) -> CheckpointError:
     names = sorted(path.name for path in directory.iterdir())
-    pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")) and "args" not in name]
+    pickles = [name for name in names if name.endswith(_PICKLES) and "args" not in name]
     if pickles:
         return CheckpointError(
             f"{directory} holds pickled weights only ({listed(pickles)}), and loading a pickle runs code. "

@@ -1,4 +1,4 @@
-"""Names of models: a local directory or a hub id, with a revision, with a LoRA adapter on top."""
+"""Names of models: a local directory or safetensors file, or a hub id, with a revision, with a LoRA adapter on top."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ class ModelRef:
     """The name of one model of the bunch: `PATH`, `HUB/ID`, `HUB/ID@REVISION`, each with `+ADAPTER`.
 
     Attributes:
-        path: A local directory or a hub id.
-        revision: A branch, tag or commit of a hub id; None for the default branch and for directories.
+        path: A local directory, a local `.safetensors` file, or a hub id.
+        revision: A branch, tag or commit of a hub id; None for the default branch and for local models.
         adapter: The LoRA adapter to read on top, itself a directory or a hub id.
     """
 
@@ -30,7 +30,7 @@ class ModelRef:
     def parse(cls, text: str, *, relative_to: Path | None = None) -> Self:
         """Read a model's name as recipes and the command line write it; `str(ref)` is the inverse.
 
-        `+` and `@` separate, except inside the name of a directory that exists.
+        `+` and `@` separate, except inside the name of a directory or file that exists.
 
         Args:
             text: `PATH`, `HUB/ID`, `HUB/ID@REVISION`, or two of them as `BASE+ADAPTER`.
@@ -51,15 +51,15 @@ class ModelRef:
     def _parse_part(cls, text: str, relative_to: Path | None, *, whole: str) -> Self:
         text = text.strip()
         path, revision = text, None
-        if "@" in text and not _directory(text, relative_to).is_dir():
+        if "@" in text and not _local(text, relative_to).exists():
             path, _, revision = text.partition("@")
         if not path or revision == "":
             raise ConfigError(
                 f"Model name {whole!r} has an empty part. "
                 "Write a directory, HUB/ID or HUB/ID@REVISION, with +ADAPTER for a LoRA adapter on it."
             )
-        if relative_to is not None and (looks_local(path, relative_to) or _directory(path, relative_to).is_dir()):
-            path = str(_directory(path, relative_to))
+        if relative_to is not None and (looks_local(path, relative_to) or _local(path, relative_to).exists()):
+            path = str(_local(path, relative_to))
         return cls(path, revision)
 
     def __str__(self) -> str:
@@ -71,31 +71,32 @@ def looks_local(path: str, relative_to: Path | None = None) -> bool:
     """Tell whether a name can only be a path: a hub id has at most one slash and no directory before it."""
     if path.startswith(("/", "./", "../", "~")) or path in {".", ".."} or path.count("/") > 1:
         return True
+    if path.endswith(".safetensors"):
+        return True
     head, slash, _ = path.partition("/")
-    return bool(slash) and _directory(head, relative_to).is_dir()
+    return bool(slash) and _local(head, relative_to).is_dir()
 
 
 def locate(ref: ModelRef) -> Path:
-    """Return the local directory of `ref` (not of its adapter), downloading it if it is a hub id.
+    """Return the local directory or file of `ref` (not of its adapter), downloading it if it is a hub id.
 
     A download takes safetensors, JSON, tokenizer and template files only, and is kept in the hub's cache.
 
     Raises:
         CheckpointError: a path that doesn't exist (a mistyped path is never tried on the hub), a revision
-            given for a directory, or a download that failed.
+            given for a local model, or a download that failed.
     """
-    directory = _directory(ref.path, None)
-    if directory.is_dir():
+    local = _local(ref.path, None)
+    if local.exists():
         if ref.revision is not None:
+            kind = "directory" if local.is_dir() else "file"
             raise CheckpointError(
-                f"{str(ref)!r}: a directory has no revisions. Remove {'@' + ref.revision!r} or name a hub id."
+                f"{str(ref)!r}: a {kind} has no revisions. Remove {'@' + ref.revision!r} or name a hub id."
             )
-        return directory
-    if directory.exists():
-        raise CheckpointError(f"{ref.path!r} is a file. Give the directory that holds config.json and the weights.")
+        return local
     if looks_local(ref.path):
         raise CheckpointError(
-            f"{ref.path!r} does not exist (looked in {directory.absolute().parent}). "
+            f"{ref.path!r} does not exist (looked in {local.absolute().parent}). "
             "Correct the path; a hub id has the form ORGANISATION/NAME."
         )
     return _download(ref)
@@ -119,20 +120,20 @@ def _download(ref: ModelRef) -> Path:
         ) from error
 
 
-def _directory(path: str, relative_to: Path | None) -> Path:
+def _local(path: str, relative_to: Path | None) -> Path:
     local = Path(path).expanduser() if path.startswith("~") else Path(path)
     return local if relative_to is None else relative_to.absolute() / local
 
 
 def _split_adapter(text: str, relative_to: Path | None) -> tuple[str, str | None]:
-    """Split at the `+` whose sides exist as directories, or else at the last one."""
+    """Split at the `+` whose sides exist, or else at the last one."""
     positions = [index for index, character in enumerate(text) if character == "+"]
-    if not positions or _directory(text, relative_to).is_dir():
+    if not positions or _local(text, relative_to).exists():
         return text, None
 
     def existing_sides(position: int) -> int:
         sides = (text[:position].strip(), text[position + 1 :].strip())
-        return sum(bool(side) and _directory(side, relative_to).is_dir() for side in sides)
+        return sum(bool(side) and _local(side, relative_to).exists() for side in sides)
 
     best = max(positions, key=lambda position: (existing_sides(position), position))
     return text[:best], text[best + 1 :]

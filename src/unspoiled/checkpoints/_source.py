@@ -1,7 +1,8 @@
 """One model of the bunch: a checkpoint, with or without a LoRA adapter on top."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ from unspoiled.checkpoints._adapter import Adapter, LowRankDelta, open_adapter
 from unspoiled.checkpoints._header import TensorInfo
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
+from unspoiled.checkpoints._tying import says_tied, stored_head
 from unspoiled.files import hash_value
 
 
@@ -32,12 +34,15 @@ class ModelSource:
 
     @property
     def directory(self) -> Path:
-        """The checkpoint's directory."""
+        """The checkpoint's directory; the file itself for a model that is one safetensors file."""
         return self.checkpoint.directory
 
     @property
     def tokenizer_directory(self) -> Path:
-        """The directory of the tokenizer that this model was trained with: the adapter's if it has one."""
+        """Where to look for the tokenizer that this model was trained with: at the adapter's if it has one.
+
+        Raw weights come without a tokenizer, so there may be none.
+        """
         if self.adapter is not None and (self.adapter.directory / "tokenizer.json").exists():
             return self.adapter.directory
         return self.directory
@@ -50,6 +55,10 @@ class ModelSource:
     def read(self, name: str) -> Tensor:
         """Return the checkpoint's tensor in its storage dtype, without the adapter; tied names work too."""
         return self.checkpoint.read(name)
+
+    def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
+        """Return rows [start, stop) of the checkpoint's tensor, without the adapter; see `Checkpoint.read_rows`."""
+        return self.checkpoint.read_rows(name, start, stop, out=out)
 
     def delta(self, name: str) -> LowRankDelta | None:
         """Return what the adapter adds to a tensor, or None if nothing."""
@@ -66,17 +75,17 @@ def open_model(ref: ModelRef, *, cache: MutableMapping[Path, Checkpoint] | None 
 
     Args:
         ref: The model's name.
-        cache: Opened checkpoints by resolved directory. Give the same map for every model of a bunch, so that
+        cache: Opened checkpoints by resolved path. Give the same map for every model of a bunch, so that
             LoRA experts share one open base.
 
     Raises:
         CheckpointError: see `locate`, `open_checkpoint` and `open_adapter`.
     """
-    directory = locate(ref)
-    key = directory.resolve()
+    path = locate(ref)
+    key = path.resolve()
     checkpoint = cache.get(key) if cache is not None else None
     if checkpoint is None:
-        checkpoint = open_checkpoint(directory)
+        checkpoint = open_checkpoint(path)
         if cache is not None:
             cache[key] = checkpoint
     adapter = None if ref.adapter is None else open_adapter(locate(ref.adapter), checkpoint)
@@ -91,18 +100,21 @@ class OutputLayout:
         shapes: Every tensor to merge and write, by name.
         tied: Whether the merged model's output head is its input embedding. If it isn't, the head is among
             `shapes`, and tied models of the bunch answer `read(head)` with their embedding.
+        copied: The dtypes of the integer and boolean tensors among `shapes`: they have no mean, so they are the
+            same in every model (`preflight` checks that) and are copied as they are.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     tied: bool
+    copied: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     def with_dtype(self, dtype: torch.dtype) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Return the layout that `CheckpointWriter` takes, all tensors in one dtype."""
-        return {name: (dtype, shape) for name, shape in self.shapes.items()}
+        """Return the layout that `CheckpointWriter` takes: all tensors in one dtype but those that are copied."""
+        return {name: (self.copied.get(name, dtype), shape) for name, shape in self.shapes.items()}
 
     def nbytes(self, dtype: torch.dtype) -> int:
         """Return the size of all tensors in bytes."""
-        return sum(dtype.itemsize * _numel(shape) for shape in self.shapes.values())
+        return sum(stored.itemsize * prod(shape) for stored, shape in self.with_dtype(dtype).values())
 
 
 def output_layout(models: Iterable[ModelSource]) -> OutputLayout:
@@ -115,18 +127,20 @@ def output_layout(models: Iterable[ModelSource]) -> OutputLayout:
         models: The base and the experts, of one architecture (`preflight` checks that).
     """
     models = list(models)
-    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, TensorInfo] = {}
     for model in models:
-        shapes.update({name: info.shape for name, info in model.tensors.items()})
-    tied = all(model.checkpoint.aliases for model in models)
-    return OutputLayout(MappingProxyType(dict(sorted(shapes.items()))), tied)
+        tensors.update(model.tensors)
+    shapes = {name: info.shape for name, info in sorted(tensors.items())}
+    copied = {name: info.dtype for name, info in sorted(tensors.items()) if not info.dtype.is_floating_point}
+    tied = all(_is_tied(model.checkpoint) for model in models)
+    return OutputLayout(MappingProxyType(shapes), tied, MappingProxyType(copied))
 
 
-def _numel(shape: Iterable[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """Tell whether a model is tied, also one whose embedding has a name that `tied_names` doesn't know."""
+    return bool(checkpoint.aliases) or (
+        says_tied(checkpoint.config) is True and stored_head(checkpoint.tensors) is None
+    )
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

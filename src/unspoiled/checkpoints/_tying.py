@@ -8,14 +8,18 @@ tensor it shares.
 from collections.abc import Container, Mapping
 from typing import Any
 
+_SHARED = ("shared.weight", "model.shared.weight")
+"""The embedding of an encoder and its decoder; old checkpoints store copies of it beside it."""
+
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
     "word_embeddings.weight",
     "embed_in.weight",
     "tok_embeddings.weight",
+    "backbone.embeddings.weight",
 )
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_HEADS = ("lm_head.weight", "embed_out.weight", "language_model.lm_head.weight", "output.weight")
 
 
 def says_tied(config: Mapping[str, Any]) -> bool | None:
@@ -37,13 +41,17 @@ def tied_names(config: Mapping[str, Any], tensors: Mapping[str, object]) -> dict
         config: The content of config.json.
         tensors: The checkpoint's tensors by name; only names are looked at.
     """
-    embeddings = [name for name in tensors if name.endswith(_EMBEDDINGS)]
-    head = _head(tensors)
+    embeddings = [name for name in _SHARED if name in tensors] or [
+        name for name in tensors if name.endswith(_EMBEDDINGS)
+    ]
+    stored = stored_head(tensors)
     tied = says_tied(config)
-    if len(embeddings) != 1 or tied is False or (tied is None and head in tensors):
+    if len(embeddings) != 1 or tied is False or (tied is None and stored is not None):
         return {}
-    return {head: embeddings[0]}
+    inside = embeddings[0].startswith("language_model.")
+    return {stored or ("language_model.lm_head.weight" if inside else _HEADS[0]): embeddings[0]}
 
 
-def _head(tensors: Container[str]) -> str:
-    return next((name for name in _HEADS if name in tensors), _HEADS[0])
+def stored_head(tensors: Container[str]) -> str | None:
+    """Return the name of the output head among these tensors, or None if no head is stored."""
+    return next((name for name in _HEADS if name in tensors), None)

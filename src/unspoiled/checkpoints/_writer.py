@@ -80,7 +80,7 @@ class CheckpointWriter:
             header, slots = _lay_out(index, names, layout)
             self._headers.append(header)
             self._slots.update(slots)
-        self._pending = set(self._slots)
+        self._missing = {name: prod(slot.shape) for name, slot in self._slots.items()}  # elements not written yet
         self._lock = Lock()
         self._descriptors: list[int] = []
 
@@ -104,32 +104,35 @@ class CheckpointWriter:
             raise self._disk_error(error) from error
         return self
 
-    def write(self, name: str, tensor: Tensor) -> None:
-        """Put a tensor in its place; safe to call from several threads.
+    def write(self, name: str, tensor: Tensor, *, first: int = 0) -> None:
+        """Put a tensor, or a contiguous piece of one, in its place; safe to call from several threads.
 
         Args:
-            name: A name of the layout, each once.
-            tensor: Of the layout's dtype and shape, on any device.
+            name: A name of the layout.
+            tensor: Of the layout's dtype, on any device; each element of the laid-out tensor is written once.
+            first: Where the piece begins, in elements of the flattened tensor.
 
         Raises:
-            CheckpointError: unknown or repeated name, wrong dtype or shape.
+            CheckpointError: unknown name, wrong dtype, a piece that leaves the tensor, or more than its elements.
             ResourceError: the disk is full.
         """
         slot = self._slots.get(name)
         if slot is None:
             raise CheckpointError(f"Tensor {name!r} is not in the layout of {self._staging}.")
-        if tensor.dtype != slot.dtype or tuple(tensor.shape) != slot.shape:
+        size = prod(slot.shape)
+        if tensor.dtype != slot.dtype or first < 0 or first + tensor.numel() > size:
             raise CheckpointError(
                 f"Tensor {name!r} was laid out as {slot.dtype} {list(slot.shape)} "
-                f"and came as {tensor.dtype} {list(tensor.shape)}."
+                f"and came as {tensor.dtype} {list(tensor.shape)} from element {first} on."
             )
         with self._lock:
-            if name not in self._pending:
+            missing = self._missing[name] - tensor.numel()
+            if missing < 0:
                 raise CheckpointError(f"Tensor {name!r} was written twice.")
-            self._pending.remove(name)
+            self._missing[name] = missing
         data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         try:
-            _write_all(self._descriptors[slot.shard], data, slot.start)
+            _write_all(self._descriptors[slot.shard], data, slot.start + first * slot.dtype.itemsize)
         except OSError as error:
             raise self._disk_error(error) from error
 
@@ -145,8 +148,8 @@ class CheckpointWriter:
             self._close()
             return
         try:
-            if self._pending:
-                raise CheckpointError(f"{self._staging}: tensors were not written: {listed(sorted(self._pending))}.")
+            if missing := sorted(name for name, elements in self._missing.items() if elements):
+                raise CheckpointError(f"{self._staging}: tensors were not written: {listed(missing)}.")
             for descriptor in self._descriptors:
                 os.fsync(descriptor)
         finally:

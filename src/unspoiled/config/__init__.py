@@ -1,17 +1,8 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
-from unspoiled.config._layers import count_layers, layer_index
-from unspoiled.config._recipe import (
-    Dtype,
-    FilteredValue,
-    ModelEntry,
-    ParameterValue,
-    Recipe,
-    Tokenizer,
-    parse_recipe,
-    read_recipe,
-    resolve,
-)
+from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
+from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
+from unspoiled.config._recipe_values import FilteredValue, ParameterValue, resolve
 from unspoiled.config._run import (
     BunchConfig,
     DomainConfig,
@@ -25,7 +16,16 @@ from unspoiled.config._run import (
     as_plain,
     read_run_config,
 )
+from unspoiled.config._stages import (
+    parse_recipe,
+    parse_recipes,
+    read_recipe,
+    read_recipes,
+    recipes_to_yaml,
+    stage_name,
+)
 from unspoiled.config._starter import write_starter
+from unspoiled.config._tokenizer_rules import ModelToken, Tokenizer, TokenRule, ZeroToken
 from unspoiled.config._write import dump_yaml
 from unspoiled.config._yaml import (
     Document,
@@ -37,6 +37,7 @@ from unspoiled.config._yaml import (
 )
 
 __all__ = [
+    "BUILT_IN_TEMPLATES",
     "BunchConfig",
     "Document",
     "DomainConfig",
@@ -47,24 +48,35 @@ __all__ = [
     "GenerateConfig",
     "MergeConfig",
     "ModelEntry",
+    "ModelToken",
     "ParameterValue",
     "Recipe",
     "RunConfig",
     "RuntimeConfig",
     "SearchConfig",
+    "Slice",
+    "SliceSource",
+    "TokenRule",
     "Tokenizer",
+    "ZeroToken",
     "as_plain",
     "count_layers",
     "dump_yaml",
     "json_schema",
     "layer_index",
+    "layer_stack",
     "load_yaml",
     "load_yaml_documents",
     "load_yaml_file",
     "parse_recipe",
+    "parse_recipes",
     "read_recipe",
+    "read_recipes",
     "read_run_config",
+    "recipes_to_yaml",
     "resolve",
+    "stack_depths",
+    "stage_name",
     "validate",
     "write_starter",
 ]

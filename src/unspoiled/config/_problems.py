@@ -128,7 +128,8 @@ def _short(bound: Any) -> Any:
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
-def _suggestion(word: str, choices: Iterable[str]) -> str | None:
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that `word` was probably meant to be, for a "did you mean"; None if none is near."""
     close = difflib.get_close_matches(word, list(choices), n=1)
     return close[0] if close else None
 
@@ -137,7 +138,7 @@ def _choices(expected: str, here: Any) -> tuple[str, str]:
     words = re.findall(r"'([^']*)'", expected)
     if " or " not in expected:
         expected = " or ".join(expected.rsplit(", ", 1))
-    guess = _suggestion(here, words) if isinstance(here, str) else None
+    guess = closest(here, words) if isinstance(here, str) else None
     got = _got(here)
     return f"must be {expected}", f"{got[:-1]}; did you mean {guess!r}?)" if guess else got
 
@@ -149,7 +150,7 @@ def _unknown_key(key: str, level: Any) -> str:
     if key in refused:
         return f"`{key}` is not supported yet: {refused[key]}"
     keys = [field.alias or name for name, field in level.model_fields.items()]
-    guess = _suggestion(key, keys)
+    guess = closest(key, keys)
     return f"unknown key; did you mean {guess!r}?" if guess else f"unknown key; known here: {', '.join(keys)}"
 
 
@@ -178,8 +179,11 @@ def _follow(model: Any, loc: tuple[int | str, ...], value: Any) -> tuple[KeyPath
         inside = (isinstance(here, dict) and part in here) or (
             isinstance(here, list) and isinstance(part, int) and part < len(here)
         )
+        if part == "[key]" and not inside:  # pydantic's mark: the key itself is what is wrong
+            here, kind = path[-1], str
+            continue
         if not inside and not _is_model(kind):
-            continue  # not in the document: pydantic's own mark, such as '[key]'
+            continue  # not in the document: another mark of pydantic's
         path.append(part)
         here, kind = (here[part] if inside else None), _bare(_inner(kind, part))
     return tuple(path), here, level, kind

@@ -1,138 +1,22 @@
-"""The recipe: everything that defines one merged model, read from and written to mergekit's YAML."""
+"""The recipe: everything that defines one merged model, in mergekit's words."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from unspoiled.config._problems import closest
+from unspoiled.config._recipe_values import Frozen, ModelName, Parameters, Text, nothing_is, resolve
+from unspoiled.config._tokenizer_rules import ModelToken, Tokenizer, TokenRule
 from unspoiled.config._write import dump_yaml
-from unspoiled.config._yaml import load_yaml_documents, read_text, validate
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
-# A subclass of float (numpy's float64) would be written as something else than a number.
-Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False), AfterValidator(float)]
-Gradient: TypeAlias = Annotated[tuple[Number, ...], Field(min_length=1, strict=False)]
+
+BUILT_IN_TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
+"""The chat templates that a recipe may name instead of writing them out."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _form(value: object) -> str | None:
-    """Name the form of a parameter value, so that an error speaks about the form that was meant."""
-    if isinstance(value, bool):
-        return "switch"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, list | tuple) and value:
-        return "filters" if any(isinstance(item, dict | FilteredValue) for item in value) else "gradient"
-    return None
-
-
-def _plain_form(value: object) -> str | None:
-    form = _form(value)
-    return None if form == "filters" else form
-
-
-PlainValue: TypeAlias = Annotated[
-    Annotated[bool, Tag("switch")] | Annotated[Number, Tag("number")] | Annotated[Gradient, Tag("gradient")],
-    Discriminator(
-        _plain_form,
-        custom_error_type="parameter_value",
-        custom_error_message="must be a number, true or false, or a list of numbers (a gradient)",
-    ),
-]
-
-
-class FilteredValue(_Frozen):
-    """A value for the tensors whose name contains `filter`; without a filter (or with `*`), for all."""
-
-    filter: Text | None = None
-    value: PlainValue
-
-    def applies_to(self, tensor: str) -> bool:
-        """Return whether this entry is for the tensor of that name."""
-        return self.filter is None or self.filter == "*" or self.filter in tensor
-
-
-ParameterValue: TypeAlias = Annotated[
-    Annotated[bool, Tag("switch")]
-    | Annotated[Number, Tag("number")]
-    | Annotated[Gradient, Tag("gradient")]
-    | Annotated[Annotated[tuple[FilteredValue, ...], Field(min_length=1, strict=False)], Tag("filters")],
-    Discriminator(
-        _form,
-        custom_error_type="parameter_value",
-        custom_error_message="must be a number, true or false, a list of numbers (a gradient), "
-        "or a list of `filter: ...`, `value: ...` entries",
-    ),
-]
-Parameters: TypeAlias = Annotated[
-    Mapping[str, ParameterValue], BeforeValidator(lambda given: {} if given is None else given)
-]
-
-
-def resolve(value: ParameterValue, *, tensor: str, layer: int | None, layers: int) -> float | bool | None:
-    """Return the number (or switch) that a parameter value means for one tensor.
-
-    A gradient of k entries is interpolated linearly at t = layer / (layers - 1): entry 0 at the first layer,
-    entry k - 1 at the last. A model of one layer has t = 1; a tensor of no layer (`layer=None`: embeddings,
-    final norm, head) has t = 0. The position is worked out in integers, so that where it falls on an entry
-    the result is that entry to the last bit: a list with one entry per layer is exactly one value per layer.
-
-    Args:
-        value: A scalar, a gradient, or filters, of which the first whose text is part of `tensor` counts.
-        tensor: The tensor's name.
-        layer: Its layer, in [0, layers), or None.
-        layers: The number of layers of the model; 0 only with `layer=None`.
-
-    Returns:
-        The value, or None when there are filters and none of them applies.
-
-    Raises:
-        ValueError: `layer` isn't in [0, layers).
-    """
-    if layer is not None and not 0 <= layer < layers:
-        raise ValueError(f"layer {layer} of {tensor!r} is not in [0, {layers})")
-    if not isinstance(value, tuple):
-        return value
-    numbers: list[float] = []
-    for item in value:
-        if not isinstance(item, FilteredValue):
-            numbers.append(item)
-        elif item.applies_to(tensor):
-            return resolve(item.value, tensor=tensor, layer=layer, layers=layers)
-    return _interpolate(numbers, layer, layers) if numbers else None
-
-
-def _interpolate(entries: list[float], layer: int | None, layers: int) -> float:
-    last = len(entries) - 1
-    if layer is None:
-        return entries[0]
-    if layers == 1:
-        return entries[last]
-    index, remainder = divmod(layer * last, layers - 1)
-    if remainder == 0:
-        return entries[index]
-    left, right = entries[index], entries[index + 1]
-    fraction = remainder / (layers - 1)
-    value = (1 - fraction) * left + fraction * right
-    return min(max(value, min(left, right)), max(left, right))  # rounding may step one ulp outside
-
-
-class ModelEntry(_Frozen):
+class ModelEntry(Frozen):
     """One input model of a recipe and its own parameters.
 
     Attributes:
@@ -141,40 +25,124 @@ class ModelEntry(_Frozen):
         parameters: Values that go before the recipe's own.
     """
 
-    model: Text
+    model: ModelName
     parameters: Parameters = Field(default_factory=dict)
 
 
-class Tokenizer(_Frozen):
-    """mergekit's newer way to say which tokenizer the merged model gets."""
-
-    not_supported: ClassVar[Mapping[str, str]] = {
-        "tokens": "rules for single tokens can't be followed; remove it to keep the embeddings of `source`",
-        "pad_to_multiple_of": "remove it to keep the vocabulary's size",
-    }
-    source: Text
+def _two_ends(given: object) -> object:
+    if isinstance(given, list | tuple) and len(given) != 2:
+        raise ValueError(f"must be the first layer and the one after the last, as in [0, 24] (got {list(given)!r})")
+    return given
 
 
-class Recipe(_Frozen):
+def _some_layers(ends: tuple[int, int]) -> tuple[int, int]:
+    start, end = ends
+    if not 0 <= start < end:
+        raise ValueError(f"must start at layer 0 or later and end after its start (got [{start}, {end}])")
+    return ends
+
+
+class SliceSource(Frozen):
+    """Some consecutive layers of one model, as an input of one slice.
+
+    Attributes:
+        model: As in `ModelEntry`.
+        layer_range: The first layer and the one after the last: 0 <= start < end.
+        parameters: Values that go before the slice's own.
+    """
+
+    model: ModelName
+    layer_range: Annotated[
+        tuple[int, int], Field(strict=False), BeforeValidator(_two_ends), AfterValidator(_some_layers)
+    ]
+    parameters: Parameters = Field(default_factory=dict)
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return self.layer_range[1] - self.layer_range[0]
+
+
+class Slice(Frozen):
+    """Some consecutive layers of the merged model, and what they are merged from.
+
+    Attributes:
+        sources: What is merged, all with the same number of layers.
+        base_model: The base for this slice; None for the recipe's.
+        parameters: Values that go before the recipe's own.
+    """
+
+    not_supported: ClassVar[Mapping[str, str]] = {"residual_weight": "mergekit reads it and does nothing; remove it"}
+    sources: Annotated[tuple[SliceSource, ...], Field(min_length=1, strict=False)]
+    base_model: ModelName | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("sources")
+    @classmethod
+    def _side_by_side(cls, sources: tuple[SliceSource, ...]) -> tuple[SliceSource, ...]:
+        seen: dict[tuple[str, tuple[int, int]], int] = {}
+        for index, source in enumerate(sources):
+            if source.layers != sources[0].layers:
+                raise ValueError(
+                    f"entry 0 has {_layers(sources[0].layers)} and entry {index} has {_layers(source.layers)}: all "
+                    "must have the same number; correct a layer_range"
+                )
+            key = (source.model, source.layer_range)
+            if key in seen:
+                raise ValueError(_twice(seen[key], index, f"layers of the same model {source.model!r}"))
+            seen[key] = index
+        return sources
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return self.sources[0].layers
+
+
+class Recipe(Frozen):
     """What defines one merged model: method, inputs, parameters, dtype, tokenizer and chat template.
 
-    Whether the method exists and which parameters it has is for the merging layer to say.
+    The inputs are whole `models`, or `slices` that are stacked into the merged model in their order; exactly one
+    of the two is given. Whether the method exists and which parameters it has is for the merging layer to say.
+
+    Attributes:
+        name: What later recipes of a file call the merged model that this one makes; None for a recipe that no
+            other one uses.
     """
 
     not_supported: ClassVar[Mapping[str, str]] = {
-        "slices": "list whole models under `models`, with gradients or `filter` entries as parameters",
-        "modules": "merge one module at a time, with `models`",
-        "name": "it names a stage of a multi-stage recipe; write each stage as a recipe of its own",
+        "modules": "merge one module at a time, with `models` or `slices`",
+        "gate_mode": "mixture-of-experts recipes (of mergekit-moe) can't be merged; use mergekit for them",
+        "experts": "mixture-of-experts recipes (of mergekit-moe) can't be merged; use mergekit for them",
+        "genome": "recipes of mergekit-evolve can't be merged; name the models under `models`, or search with a run",
     }
+    name: Text | None = None
     merge_method: Text
-    base_model: Text | None = None
-    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1, strict=False)]
+    base_model: ModelName | None = None
+    models: Annotated[tuple[ModelEntry, ...], Field(strict=False), nothing_is(())] = ()
+    slices: Annotated[tuple[Slice, ...], Field(strict=False), nothing_is(())] = ()
     parameters: Parameters = Field(default_factory=dict)
     dtype: Dtype | None = None
     out_dtype: Dtype | None = None
-    tokenizer_source: Text | None = None
+    tokenizer_source: ModelName | None = None
     tokenizer: Tokenizer | None = None
     chat_template: Text | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_named(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        if name in ("base", "union"):
+            raise ValueError(f"{name!r} has another meaning as a tokenizer's source: choose another name")
+        # `+` and `@` part a model's name from its adapter and revision, and the name becomes a directory
+        unfit = name.startswith(".") or name != name.strip() or not name.isprintable() or set(name) & set("/\\+@")
+        if unfit or len(name.encode()) > 200:
+            raise ValueError(
+                f"must fit the name of a directory: at most 200 bytes, none of / \\ + @, no dot at the start and no "
+                f"space around it (got {name!r})"
+            )
+        return name
 
     @field_validator("models")
     @classmethod
@@ -182,18 +150,32 @@ class Recipe(_Frozen):
         seen: dict[str, int] = {}
         for index, entry in enumerate(models):
             if entry.model in seen:
-                raise ValueError(
-                    f"entries {seen[entry.model]} and {index} are the same model {entry.model!r}: keep one, "
-                    "with the sum of the weights"
-                )
+                raise ValueError(_twice(seen[entry.model], index, f"the same model {entry.model!r}"))
             seen[entry.model] = index
         return models
+
+    @field_validator("slices")
+    @classmethod
+    def _not_both(cls, slices: tuple[Slice, ...], info: ValidationInfo) -> tuple[Slice, ...]:
+        if slices and info.data.get("models"):
+            raise ValueError("given together with `models`: keep one of the two")
+        return slices
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if not self.models and not self.slices:
+            raise ValueError("needs either `models` (whole models) or `slices` (ranges of layers): add one")
+        return self
+
+    @field_validator("dtype", "out_dtype", mode="before")
+    @classmethod
+    def _torch_name(cls, dtype: object) -> object:
+        return dtype.removeprefix("torch.") if isinstance(dtype, str) else dtype
 
     @field_validator("tokenizer_source")
     @classmethod
     def _known_source(cls, source: str | None, info: ValidationInfo) -> str | None:
-        if source is not None:
-            _check_source(source, info)
+        _check_base(source, info)
         return source
 
     @field_validator("tokenizer")
@@ -202,94 +184,173 @@ class Recipe(_Frozen):
         if tokenizer is not None:
             if info.data.get("tokenizer_source") is not None:
                 raise ValueError("given together with `tokenizer_source`: keep one of the two")
-            _check_source(tokenizer.source, info)
+            _check_base(tokenizer.source, info)
         return tokenizer
 
     @field_validator("chat_template")
     @classmethod
     def _known_template(cls, template: str | None) -> str | None:
-        if template is not None and template != "auto" and "{" not in template:
-            raise ValueError(
-                f"mergekit's built-in template {template!r} is not supported yet: write `auto`, the Jinja "
-                "text itself, or leave the key out to keep the tokenizer's own template"
-            )
-        return template
+        known = ("auto", *BUILT_IN_TEMPLATES)
+        if template is None or template in known or "{" in template:
+            return template
+        guess = closest(template, known)
+        raise ValueError(
+            f"must be {', '.join(map(repr, known))} or Jinja text, which has a '{{' in it (got "
+            f"{template[:40]!r}{f'; did you mean {guess!r}?' if guess else ''})"
+        )
+
+    @property
+    def slice_count(self) -> int:
+        """The number of slices; whole models are one."""
+        return len(self.slices) or 1
+
+    def slice_sources(self, index: int = 0) -> tuple[ModelEntry | SliceSource, ...]:
+        """Return what is merged into the slice of that index, which is 0 for a recipe of whole models."""
+        self._check_slice(index)
+        return self.slices[index].sources if self.slices else self.models
+
+    def slice_base(self, index: int = 0) -> str | None:
+        """Return the base of the slice of that index: its own if it names one, else the recipe's."""
+        self._check_slice(index)
+        return (self.slices[index].base_model if self.slices else None) or self.base_model
+
+    def _check_slice(self, index: int) -> None:
+        if not 0 <= index < self.slice_count:
+            raise ValueError(f"slice {index} is not in [0, {self.slice_count})")
 
     @property
     def experts(self) -> list[ModelEntry]:
-        """The entries of `models` without the base, in their order."""
-        return [entry for entry in self.models if entry.model != self.base_model]
+        """The models that are merged without the base, each once, in their order.
+
+        With slices they stand without parameters, for those belong to a model's place in a slice.
+        """
+        if self.models:
+            return [entry for entry in self.models if entry.model != self.base_model]
+        named = [
+            source.model
+            for index, part in enumerate(self.slices)
+            for source in part.sources
+            if source.model != self.slice_base(index)
+        ]
+        return [ModelEntry(model=model) for model in dict.fromkeys(named)]
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every model that the recipe names, each once: the base, what is merged, then the tokenizer's sources."""
+        named: list[str | None] = [self.base_model, *(entry.model for entry in self.models)]
+        for part in self.slices:
+            named += [*(source.model for source in part.sources), part.base_model]
+        tokenizer = self.tokenizer or Tokenizer(source=self.tokenizer_source or "base")
+        if tokenizer.source not in ("union", "base"):
+            named.append(tokenizer.source)
+        named += [_model_of(rule) for rule in tokenizer.tokens.values()]
+        return list(dict.fromkeys(name for name in named if name is not None))
 
     @property
     def tokenizer_donor(self) -> str:
-        """The model whose tokenizer the merged model gets: the one named, else the base, else the first."""
+        """The model whose tokenizer the merged model gets: the one named, else the base, else the first.
+
+        With `union` it is the one that the tokens of the others are added to.
+        """
         source = self.tokenizer.source if self.tokenizer else self.tokenizer_source
-        if source is None or source == "base":
-            return self.base_model or self.models[0].model
+        if source is None or source in ("base", "union"):
+            return self.base_model or self.slice_sources(0)[0].model
         return source
 
     def parameter(
-        self, name: str, model_index: int | None, *, tensor: str, layer: int | None, layers: int
+        self,
+        name: str,
+        source_index: int | None,
+        *,
+        tensor: str,
+        layer: int | None,
+        layers: int,
+        slice_index: int = 0,
     ) -> float | bool | None:
         """Return the value of a parameter for one tensor of one model.
 
         Args:
             name: The parameter.
-            model_index: The model's place in `models` (not in `experts`); None for the recipe's parameters.
-            tensor: The tensor's name.
-            layer: Its layer, in [0, layers), or None for a tensor of no layer.
-            layers: The number of layers of the model.
+            source_index: The model's place in `slice_sources(slice_index)`, so in `models` and not in `experts`;
+                None for the value of the whole merge.
+            tensor: The tensor's name, which filters are compared with.
+            layer: Its layer, counted from the first of the slice, in [0, layers); None for a tensor of no layer.
+            layers: The number of layers of the slice, or of the model where whole models are merged.
+            slice_index: The slice; 0 where whole models are merged.
 
         Returns:
-            The model's value if it has one for this tensor, else the recipe's, else None.
+            The first value that holds for this tensor: the source's, the slice's, the recipe's; None if none does.
+
+        Raises:
+            ValueError: there is no such slice, or `layer` isn't in [0, layers).
         """
-        sources = [self.parameters] if model_index is None else [self.models[model_index].parameters, self.parameters]
-        for parameters in sources:
+        sources = self.slice_sources(slice_index)
+        levels = [] if source_index is None else [sources[source_index].parameters]
+        levels += [self.slices[slice_index].parameters] if self.slices else []
+        for parameters in [*levels, self.parameters]:
             if name in parameters:
                 value = resolve(parameters[name], tensor=tensor, layer=layer, layers=layers)
                 if value is not None:
                     return value
         return None
 
+    def with_models(self, renamed: Mapping[str, str]) -> "Recipe":
+        """Return the recipe with other names for its models (old -> new), wherever it names them.
+
+        Models that `renamed` doesn't have keep their names.
+        """
+
+        def new(name: str | None) -> str | None:
+            return name if name is None else renamed.get(name, name)
+
+        def moved(entry: Any, key: str = "model") -> Any:
+            return entry.model_copy(update={key: new(getattr(entry, key))})
+
+        slices = tuple(
+            moved(part, "base_model").model_copy(update={"sources": tuple(map(moved, part.sources))})
+            for part in self.slices
+        )
+        changed: dict[str, Any] = {"models": tuple(map(moved, self.models)), "slices": slices}
+        if self.tokenizer_source not in ("union", "base"):
+            changed["tokenizer_source"] = new(self.tokenizer_source)
+        if self.tokenizer is not None:
+            tokens = {token: _with_model(rule, renamed) for token, rule in self.tokenizer.tokens.items()}
+            tokenizer = self.tokenizer.model_copy(update={"tokens": tokens})
+            changed["tokenizer"] = tokenizer if tokenizer.source in ("union", "base") else moved(tokenizer, "source")
+        return Recipe.model_validate(dict(moved(self, "base_model").model_copy(update=changed)))
+
     def to_yaml(self) -> str:
         """Write the recipe as mergekit's YAML; `parse_recipe` gives back an equal recipe."""
         plain = self.model_dump(exclude_defaults=True)
-        plain["models"] = [entry.model_dump(exclude_defaults=True) for entry in self.models]
+        if self.tokenizer is not None:
+            plain["tokenizer"] = self.tokenizer.as_plain()
         return dump_yaml(plain)
 
 
-def _check_source(source: str, info: ValidationInfo) -> None:
-    if source == "union":
-        raise ValueError("`union` is not supported yet: write `base` or one of the recipe's models")
-    if "models" not in info.data or "base_model" not in info.data:
-        return  # reported already, and what is missing here would only repeat it
-    base = info.data["base_model"]
-    if source == "base":
-        if base is None:
-            raise ValueError("`base` needs a `base_model`: add one, or write one of the recipe's models")
-        return
-    models = list(dict.fromkeys([entry.model for entry in info.data["models"]] + ([base] if base else [])))
-    if source not in models:
-        known = ", ".join(map(repr, models))
-        raise ValueError(f"must be `base` or a model of this recipe: {known} (got {source!r})")
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
-def parse_recipe(text: str, source: str) -> Recipe:
-    """Read a recipe from YAML text; `source` is its name in error messages.
-
-    Raises:
-        ConfigError: `SOURCE:LINE: ...` for each thing that is wrong or not supported yet.
-    """
-    first, *more = load_yaml_documents(text, source=source)
-    if more:
-        raise more[0].error(
-            (),
-            "recipes of several documents (multi-stage) are not supported yet: write each stage to a file of "
-            "its own and name the earlier output as a model of the later",
-        )
-    return validate(Recipe, first)
+def _twice(first: int, second: int, what: str) -> str:
+    return f"entries {first} and {second} are {what}: keep one, with the sum of the weights"
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read the recipe in the file `path`; errors as in `parse_recipe`."""
-    return parse_recipe(read_text(path), str(path))
+def _check_base(source: str | None, info: ValidationInfo) -> None:
+    if source == "base" and "base_model" in info.data and info.data["base_model"] is None:
+        raise ValueError("`base` needs a `base_model`: add one, or write one of the recipe's models")
+
+
+def _model_of(rule: TokenRule) -> str | None:
+    if isinstance(rule.source, ModelToken):
+        return rule.source.model
+    return rule.source if isinstance(rule.source, str) else None
+
+
+def _with_model(rule: TokenRule, renamed: Mapping[str, str]) -> TokenRule:
+    model = _model_of(rule)
+    if model is None or model not in renamed:
+        return rule
+    source = renamed[model]
+    if isinstance(rule.source, ModelToken):
+        return rule.model_copy(update={"source": rule.source.model_copy(update={"model": source})})
+    return rule.model_copy(update={"source": source})

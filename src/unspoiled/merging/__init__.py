@@ -1,18 +1,35 @@
 """The mathematics of merging and its two engines: `stream` (disk to disk) and `live` (in memory)."""
 
-from unspoiled.merging import linear as _linear
-from unspoiled.merging import task_arithmetic as _task_arithmetic
-from unspoiled.merging._method import MergeFunction, Method, Parameter, get_method, method, methods
-from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights, add_scaled, sum_scaled
+import unspoiled.merging.methods  # noqa: F401 - registers them
+from unspoiled.merging._method import (
+    Block,
+    MergeFunction,
+    Method,
+    Parameter,
+    TensorBlocks,
+    WholeTensor,
+    all_methods,
+    get_method,
+    method,
+)
+from unspoiled.merging._operands import (
+    AdaptedTensor,
+    Delta,
+    DenseDelta,
+    Operand,
+    Weights,
+    add_scaled,
+    dense,
+    sum_scaled,
+)
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import materialize, merge_to_directory
 
-del _linear, _task_arithmetic
-
 __all__ = [
     "DTYPES",
     "AdaptedTensor",
+    "Block",
     "Delta",
     "DenseDelta",
     "LiveModel",
@@ -20,13 +37,17 @@ __all__ = [
     "MergePlan",
     "Method",
     "Models",
+    "Operand",
     "Parameter",
+    "TensorBlocks",
     "Weights",
+    "WholeTensor",
     "add_scaled",
+    "all_methods",
+    "dense",
     "get_method",
     "materialize",
     "merge_to_directory",
     "method",
-    "methods",
     "sum_scaled",
 ]

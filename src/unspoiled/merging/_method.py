@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import keyword
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
+from unspoiled.merging._operands import Operand
+
+Value: TypeAlias = float | bool
+Coefficients: TypeAlias = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Parameter:
 
     Args:
         name: The name in mergekit's YAML.
-        default: The value where a recipe is silent; None makes it required, true or false makes it a switch.
+        default: The value where a recipe is silent; None makes it required. True or false makes it a switch, an
+            int makes it a whole number.
         low: Smallest allowed value (inclusive).
         high: Largest allowed value (inclusive).
         scope: `model` for one value per expert, `merge` for one value for all of them; either may differ
@@ -32,21 +38,79 @@ class Parameter:
     scope: Literal["model", "merge"] = "model"
 
     @property
-    def is_switch(self) -> bool:
-        """Whether the value is true or false."""
-        return isinstance(self.default, bool)
+    def kind(self) -> Literal["switch", "whole number", "number"]:
+        """What values it takes."""
+        if isinstance(self.default, bool):
+            return "switch"
+        return "whole number" if isinstance(self.default, int) else "number"
+
+    @property
+    def argument(self) -> str:
+        """The name of the function's argument: the parameter's, with `_` behind one that Python keeps (`lambda_`)."""
+        return self.name + "_" if keyword.iskeyword(self.name) else self.name
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one tensor, as every model of the merge has them.
+
+    Attributes:
+        base: The base's rows in storage dtype, or None where the merge has no base.
+        operands: One task vector or tensor per expert, of the same rows.
+        first: The place of the block's first element in the tensor, counted in elements.
+    """
+
+    base: Tensor | None
+    operands: Sequence[Operand]
+    first: int = 0
+
+
+class TensorBlocks(Protocol):
+    """One tensor of the merge, given a block of rows at a time; each iteration reads it anew.
+
+    `name` is the tensor's name in the output, `shape` its shape. Blocks are matrices [rows, width] (the leading
+    dimensions as one); a tensor of fewer than two dimensions is one row. How a tensor is cut depends on its shape
+    alone, so that sums over blocks don't change with threads, memory or engine.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __iter__(self) -> Iterator[Block]: ...
+
+
+@dataclass(frozen=True)
+class WholeTensor:
+    """A tensor of a merge that is in memory: one block."""
+
+    block: Block
+    shape: tuple[int, ...]
+    name: str = ""
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the one block."""
+        yield self.block
 
 
 class MergeFunction(Protocol):
-    """The mathematics of a method, for one tensor.
+    """The mathematics of a method, for one block of rows of one tensor.
 
-    It is called with the base's tensor (None where the method takes no base), the experts' operands
-    (task vectors or tensors, as the method is registered), and the coefficients by name: a sequence with
-    a value per expert for `model` parameters, one value for `merge` parameters. It returns a new float32
-    tensor and changes nothing it was given.
+    It is called with the base's rows (None where the merge has no base), the experts' operands (task vectors or
+    tensors, as the method is registered), and the coefficients by argument name: a sequence with a value per expert
+    for `model` parameters, one value for `merge` parameters; a method that measures also gets `measured`, what its
+    `measure` returned for the whole tensor, and `first`, the block's place in it (`Block.first`). It returns a new
+    float32 tensor and changes nothing it was given.
     """
 
-    def __call__(self, base: Tensor | None, operands: Sequence[object], /, **coefficients: object) -> Tensor: ...
+    def __call__(self, base: Tensor | None, operands: Sequence[Operand], /, **coefficients: object) -> Tensor: ...
+
+
+MeasureFunction: TypeAlias = Callable[..., object]
+"""Called with `TensorBlocks` and the coefficients, before the first block is merged: what a block needs to know of
+the whole tensor (norms, thresholds, the random draws)."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +119,15 @@ class Method:
 
     Args:
         name: The name in a recipe.
-        merge: The function on tensors.
+        merge: The function on blocks of a tensor.
+        measure: What it needs to know of the whole tensor first, or None.
         parameters: Every coefficient that the method reads.
-        operands: `deltas` if it merges task vectors onto a base, `tensors` if it merges the weights themselves.
+        operands: `deltas` if it merges task vectors (of the tensors themselves where there is no base), `tensors`
+            if it merges the weights.
+        base: Whether a recipe must, may or need not name a `base_model`; with `unused` the function gets None.
+        experts: Least and greatest number of models to merge, the base not counted; None for no upper limit.
+        whole: A block must be a whole matrix (of the last two dimensions), as for singular values.
+        ignored: Parameters of mergekit's that change nothing here, accepted in recipes.
         paper: Where the formula comes from.
         keeps_common: Given the resolved `merge` parameters, says whether a tensor that is the same in every
             input comes out unchanged, so that it can be copied.
@@ -68,12 +138,37 @@ class Method:
     parameters: tuple[Parameter, ...]
     operands: Literal["deltas", "tensors"]
     paper: str
-    keeps_common: Callable[[dict[str, float | bool]], bool]
+    measure: MeasureFunction | None = None
+    base: Literal["required", "optional", "unused"] = "unused"
+    experts: tuple[int, int | None] = (1, None)
+    whole: bool = False
+    ignored: tuple[str, ...] = ()
+    keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True
 
-    @property
-    def needs_base(self) -> bool:
-        """Whether a recipe must name a `base_model`."""
-        return self.operands == "deltas"
+    def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
+        """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
+        measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
+        for block in tensor:
+            place = {} if self.measure is None else {"first": block.first}
+            yield block.first, self.merge(block.base, block.operands, **coefficients, **measured, **place)
+
+    def __call__(
+        self, base: Tensor | None, operands: Sequence[Operand], /, *, name: str = "", **coefficients: object
+    ) -> Tensor:
+        """Merge one whole tensor that is in memory.
+
+        Args:
+            base: The base's tensor, or None.
+            operands: A task vector or tensor per expert, all matrices of one shape [rows, width].
+            name: The tensor's name, from which random methods derive their draws.
+            **coefficients: Every parameter of the method, by name.
+
+        Returns:
+            The merged tensor, float32.
+        """
+        whole = WholeTensor(Block(base, operands), tuple(operands[0].shape), name)
+        (merged,) = [rows for _, rows in self.merge_blocks(whole, coefficients)]
+        return merged
 
 
 _METHODS: dict[str, Method] = {}
@@ -86,14 +181,31 @@ def method(
     parameters: Sequence[Parameter],
     operands: Literal["deltas", "tensors"],
     paper: str,
-    keeps_common: Callable[[dict[str, float | bool]], bool] = lambda _: True,
+    measure: MeasureFunction | None = None,
+    base: Literal["required", "optional", "unused"] = "unused",
+    experts: tuple[int, int | None] = (1, None),
+    whole: bool = False,
+    ignored: Sequence[str] = (),
+    keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True,
 ) -> Callable[[F], F]:
     """Register the decorated function as the merge method `name`; see `Method` for the arguments."""
 
     def register(function: F) -> F:
         if name in _METHODS:
             raise ValueError(f"two merge methods are named {name!r}: rename one of them")
-        _METHODS[name] = Method(name, function, tuple(parameters), operands, paper, keeps_common)
+        _METHODS[name] = Method(
+            name,
+            function,
+            tuple(parameters),
+            operands,
+            paper,
+            measure,
+            base,
+            experts,
+            whole,
+            tuple(ignored),
+            keeps_common,
+        )
         return function
 
     return register
@@ -114,6 +226,6 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def methods() -> tuple[Method, ...]:
+def all_methods() -> tuple[Method, ...]:
     """Return every registered method, by name."""
     return tuple(_METHODS[name] for name in sorted(_METHODS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,9 +26,14 @@ class DenseDelta:
     tensor: Tensor
     base: Tensor
 
+    @property
+    def shape(self) -> torch.Size:
+        """The tensors' shape."""
+        return self.tensor.shape
+
     def dense(self) -> Tensor:
         """Return τ in float32, of the tensors' shape."""
-        return self.tensor.float() - self.base.float()
+        return self.tensor.to(torch.float32, copy=True).sub_(self.base)
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,27 @@ class AdaptedTensor:
     base: Tensor
     delta: LowRankDelta
 
+    @property
+    def shape(self) -> torch.Size:
+        """The base's shape."""
+        return self.base.shape
+
     def dense(self) -> Tensor:
         """Return θ in float32, of the base's shape."""
-        return sum_scaled(self.base, [self.delta], [1.0])  # a copy: `float` of float32 is the mapped base itself
+        return sum_scaled(self.base, [self.delta], [1.0])
 
 
-Delta = DenseDelta | LowRankDelta
-Weights = Tensor | AdaptedTensor
+Delta: TypeAlias = DenseDelta | LowRankDelta
+Weights: TypeAlias = Tensor | AdaptedTensor
+Operand: TypeAlias = Delta | Weights
 
 
-def add_scaled(total: Tensor, operand: Delta | Weights, weight: float) -> Tensor:
+def dense(operand: Operand) -> Tensor:
+    """Return an operand as a float32 tensor, which may be the operand itself: not to be changed in place."""
+    return operand.float() if isinstance(operand, Tensor) else operand.dense()
+
+
+def add_scaled(total: Tensor, operand: Operand, weight: float) -> Tensor:
     """Return `total + weight · operand`; `total` is float32 and may be overwritten.
 
     A low-rank operand is added by one product of its factors, without a dense copy of it.
@@ -62,9 +79,12 @@ def add_scaled(total: Tensor, operand: Delta | Weights, weight: float) -> Tensor
             return total.add_(operand.float(), alpha=weight)
 
 
-def sum_scaled(start: Tensor, operands: Sequence[Delta | Weights], weights: Sequence[float]) -> Tensor:
-    """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor of `start`'s shape."""
-    total = start.to(torch.float32, copy=True)
+def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[float]) -> Tensor:
+    """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor; None starts from zero."""
+    if start is None:
+        total = torch.zeros(tuple(operands[0].shape), dtype=torch.float32, device=_device(operands[0]))
+    else:
+        total = start.to(torch.float32, copy=True)
     for operand, weight in zip(operands, weights, strict=True):
         if weight != 0.0:
             total = add_scaled(total, operand, weight)
@@ -83,3 +103,15 @@ def total_weight(weights: Sequence[float], method: str) -> float:
             f"{method} with normalize: the weights {list(weights)} sum to 0. Change them, or set normalize: false."
         )
     return total
+
+
+def _device(operand: Operand) -> torch.device:
+    match operand:
+        case LowRankDelta():
+            return operand.a.device
+        case DenseDelta():
+            return operand.tensor.device
+        case AdaptedTensor():
+            return operand.base.device
+        case _:
+            return operand.device

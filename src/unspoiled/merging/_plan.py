@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, OutputLayout, open_model, output_layout
 from unspoiled.config import Recipe, count_layers, layer_index
 from unspoiled.errors import ConfigError, PreflightError
-from unspoiled.merging._method import Parameter, get_method
-from unspoiled.merging._operands import AdaptedTensor, Delta, DenseDelta, Weights
+from unspoiled.merging._blocks import Input, PlannedTensor, RowReader, mapped_rows
+from unspoiled.merging._method import Method, Parameter, Value, get_method
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,20 +54,13 @@ class Models:
         return count_layers(self.output.shapes)
 
 
-@dataclass(frozen=True)
-class _Coefficients:
-    """What the recipe says for one tensor: a value per merge, or one per merged model."""
-
-    merge: dict[str, float | bool]
-    model: dict[str, list[float | bool]]
-
-
 class MergePlan:
     """A recipe bound to its opened models: says what each output tensor is, one tensor at a time.
 
     Args:
         recipe: What to merge.
         models: The opened models, which must include all that the recipe names.
+        read: How rows of the models' tensors are read.
 
     Raises:
         ConfigError: The method, a model or a parameter is unknown, or a parameter is missing or out of range for a
@@ -76,20 +68,20 @@ class MergePlan:
         PreflightError: The models' tensors don't have the same names and shapes.
     """
 
-    def __init__(self, recipe: Recipe, models: Models) -> None:
+    def __init__(self, recipe: Recipe, models: Models, *, read: RowReader = mapped_rows) -> None:
         self.recipe = recipe
         self.method = get_method(recipe.merge_method)
-        if self.method.needs_base and recipe.base_model is None:
+        if self.method.base == "required" and recipe.base_model is None:
             raise ConfigError(f"merge_method {self.method.name!r} needs a base_model: name the common ancestor.")
         _require_opened(recipe, models)
         self._base = models.sources[recipe.base_model] if recipe.base_model else None
+        takes_base = self.method.base != "unused"
         self._entries = [
             (index, entry.model)
             for index, entry in enumerate(recipe.models)
-            if not (self.method.needs_base and entry.model == recipe.base_model)
+            if not (takes_base and entry.model == recipe.base_model)
         ]
-        if not self._entries:
-            raise ConfigError(f"the recipe names no model to merge by {self.method.name!r}: add one to `models`.")
+        _require_experts(self.method, [model for _, model in self._entries])
         self._inputs = [models.sources[model] for _, model in self._entries]
         self.reference = self._base or self._inputs[0]
         self.output = models.output
@@ -97,13 +89,8 @@ class MergePlan:
         self._layer_count = models.layer_count
         self._require_known_parameters()
         self._require_same_tensors()
-        self._coefficients = {name: self._resolve(name) for name in self.output.shapes}
         self._one_checkpoint = len({source.directory for source in [self.reference, *self._inputs]}) == 1
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The output's tensor names, sorted."""
-        return list(self.output.shapes)
+        self.tensors = {name: self._plan(name, read) for name in self.output.shapes}
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -116,46 +103,30 @@ class MergePlan:
             sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
         return max(sizes, key=lambda dtype: sizes[dtype])
 
-    def is_common(self, name: str) -> bool:
-        """Say whether every input holds the same tensor and the method passes it through unchanged."""
-        return (
-            self._one_checkpoint
-            and self.method.keeps_common(self._coefficients[name].merge)
-            and all(source.delta(name) is None for source in [self.reference, *self._inputs])
-        )
-
-    def merge(self, name: str) -> Tensor:
-        """Return the merged tensor `name` in float32, before the cast to the output's dtype."""
-        if self.is_common(name):
-            return self.reference.read(name).float()
-        found = self._coefficients[name]
-        coefficients: dict[str, object] = {**found.merge, **found.model}
-        if self.method.operands == "tensors":
-            return self.method.merge(None, [_weights(source, name) for source in self._inputs], **coefficients)
-        assert self._base is not None
-        base = dense_weights(self._base, name)
-        deltas = [self._delta(source, name, base) for source in self._inputs]
-        return self.method.merge(base, deltas, **coefficients)
-
-    def _delta(self, source: ModelSource, name: str, base: Tensor) -> Delta:
-        assert self._base is not None
-        low_rank = source.delta(name)
-        same_checkpoint = source.directory == self._base.directory and self._base.delta(name) is None
-        if low_rank is not None and same_checkpoint:
-            return low_rank
-        return DenseDelta(dense_weights(source, name), base)
-
-    def _resolve(self, name: str) -> _Coefficients:
-        merge: dict[str, float | bool] = {}
-        model: dict[str, list[float | bool]] = {}
+    def _plan(self, name: str, read: RowReader) -> PlannedTensor:
+        merge: dict[str, Value] = {}
+        coefficients: dict[str, Value | list[Value]] = {}
         for parameter in self.method.parameters:
             if parameter.scope == "merge":
-                merge[parameter.name] = self._value(parameter, None, name)
+                merge[parameter.name] = coefficients[parameter.argument] = self._value(parameter, None, name)
             else:
-                model[parameter.name] = [self._value(parameter, index, name) for index, _ in self._entries]
-        return _Coefficients(merge, model)
+                coefficients[parameter.argument] = [self._value(parameter, i, name) for i, _ in self._entries]
+        base = Input(self._base, name) if self._base is not None and self.method.base != "unused" else None
+        return PlannedTensor(
+            name,
+            self.output.shapes[name],
+            self.dtype,
+            self.method,
+            coefficients,
+            base,
+            tuple(Input(source, name) for source in self._inputs),
+            copied=self._one_checkpoint
+            and self.method.keeps_common(merge)
+            and all(source.delta(name) is None for source in [self.reference, *self._inputs]),
+            read=read,
+        )
 
-    def _value(self, parameter: Parameter, index: int | None, name: str) -> float | bool:
+    def _value(self, parameter: Parameter, index: int | None, name: str) -> Value:
         value = self.recipe.parameter(
             parameter.name, index, tensor=name, layer=self._layers.get(name), layers=self._layer_count
         )
@@ -165,29 +136,24 @@ class MergePlan:
                 model = "" if index is None else f" for model {self.recipe.models[index].model!r}"
                 raise ConfigError(f"{where} is missing{model}: set it under the model's or the recipe's `parameters`.")
             return parameter.default
-        if parameter.is_switch:
-            if value not in (0, 1):
-                raise ConfigError(f"{where} is {value!r}: it must be true or false.")
-            return bool(value)
-        if isinstance(value, bool):
-            raise ConfigError(f"{where} is {str(value).lower()}: it must be a number.")
-        if not parameter.low <= value <= parameter.high:
-            raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
-        return value
+        return _checked_value(parameter, value, where)
 
     def _require_known_parameters(self) -> None:
         known = {parameter.name: parameter for parameter in self.method.parameters}
+        ignored = self.method.ignored
         for place, given in [
             ("the recipe", self.recipe.parameters),
             *((f"model {entry.model!r}", entry.parameters) for entry in self.recipe.models),
         ]:
             for name in given:
+                if name in ignored:
+                    continue
                 if name not in known:
                     close = difflib.get_close_matches(name, known, n=1)
                     hint = f" Did you mean {close[0]!r}?" if close else ""
                     raise ConfigError(
                         f"{place} sets {name!r}, which {self.method.name!r} does not take.{hint} "
-                        f"It takes: {', '.join(known)}."
+                        f"It takes: {', '.join(known) or 'no parameters'}."
                     )
                 if known[name].scope == "merge" and given is not self.recipe.parameters:
                     raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
@@ -217,15 +183,28 @@ def _require_opened(recipe: Recipe, models: Models) -> None:
         )
 
 
-def _weights(source: ModelSource, name: str) -> Weights:
-    delta = source.delta(name)
-    return source.read(name) if delta is None else AdaptedTensor(source.read(name), delta)
+def _require_experts(method: Method, models: list[str]) -> None:
+    least, most = method.experts
+    if len(models) < least or (most is not None and len(models) > most):
+        wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+        raise ConfigError(
+            f"{method.name!r} merges {wanted} model{'s' if wanted != '1' else ''}"
+            f"{' beside the base' if method.base == 'required' else ''}, and the recipe names "
+            f"{', '.join(map(repr, models)) or 'none'}. Change `models`, or the method."
+        )
 
 
-def _dense(weights: Weights) -> Tensor:
-    return weights.dense() if isinstance(weights, AdaptedTensor) else weights
-
-
-def dense_weights(source: ModelSource, name: str) -> Tensor:
-    """Return one model's own tensor, its adapter added in float32 (in storage dtype where there is none)."""
-    return _dense(_weights(source, name))
+def _checked_value(parameter: Parameter, value: Value, where: str) -> Value:
+    if parameter.kind == "switch":
+        if value not in (0, 1):
+            raise ConfigError(f"{where} is {value!r}: it must be true or false.")
+        return bool(value)
+    if isinstance(value, bool):
+        raise ConfigError(f"{where} is {str(value).lower()}: it must be a number.")
+    if parameter.kind == "whole number":
+        if value != int(value):
+            raise ConfigError(f"{where} is {value!r}: it must be a whole number.")
+        value = int(value)
+    if not parameter.low <= value <= parameter.high:
+        raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
+    return value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unspoiled.checkpoints import ModelSource, require_finite
 from unspoiled.config import Recipe
 from unspoiled.errors import PreflightError
-from unspoiled.merging._plan import MergePlan, Models, dense_weights
+from unspoiled.merging._operands import AdaptedTensor
+from unspoiled.merging._plan import MergePlan, Models
 
 
 class LiveModel:
@@ -46,10 +47,10 @@ class LiveModel:
     def take_recipe(self, recipe: Recipe) -> None:
         """Merge `recipe` into the model in place."""
         plan = MergePlan(recipe, self.models)
-        for name in plan.names:
-            common = ("common", str(plan.reference.directory), name) if plan.is_common(name) else None
+        for name, tensor in plan.tensors.items():
+            common = ("common", str(plan.reference.directory), name) if tensor.copied else None
             if common is None or self._holds.get(name) != common:
-                self._tensors[name].copy_(plan.merge(name))
+                self._tensors[name].copy_(tensor.merged())
             self._holds[name] = common
 
     @torch.no_grad()
@@ -62,10 +63,16 @@ class LiveModel:
         for name in self.models.output.shapes:
             common = ("common", str(source.directory), name) if source.delta(name) is None else None
             if common is None or self._holds.get(name) != common:
-                weights = dense_weights(source, name)
+                weights = _dense_weights(source, name)
                 require_finite(weights, model=str(source.ref), name=name)
                 self._tensors[name].copy_(weights)
             self._holds[name] = common
+
+
+def _dense_weights(source: ModelSource, name: str) -> Tensor:
+    """Return one model's own tensor, its adapter added in float32 (in storage dtype where there is none)."""
+    weights, delta = source.read(name), source.delta(name)
+    return weights if delta is None else AdaptedTensor(weights, delta).dense()
 
 
 def _tie(model: nn.Module, tied: bool) -> None:

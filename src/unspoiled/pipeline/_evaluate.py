@@ -56,7 +56,7 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
             destination,
             tokenizer=bunch.template_directory,
             files={"README.md": _card(bunch, recipe, None, None)},
-            progress=lambda done, total: watcher.advance("tensors", done, total),
+            progress=lambda done, total: watcher.advance("MB", done // 10**6, total // 10**6),
         )
 
     if run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):

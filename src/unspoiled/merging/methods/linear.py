@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
-from unspoiled.merging._operands import AdaptedTensor, Weights, sum_scaled, total_weight
+from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 
 
 @method(
@@ -18,7 +17,7 @@ from unspoiled.merging._operands import AdaptedTensor, Weights, sum_scaled, tota
 )
 def linear(
     base: Tensor | None,  # noqa: ARG001 - one signature for every method
-    tensors: Sequence[Weights],
+    tensors: Sequence[Operand],
     *,
     weight: Sequence[float],
     normalize: bool,
@@ -37,5 +36,4 @@ def linear(
     if normalize:
         total = total_weight(weight, "linear")
         weight = [w / total for w in weight]
-    first = tensors[0].base if isinstance(tensors[0], AdaptedTensor) else tensors[0]
-    return sum_scaled(torch.zeros(first.shape, dtype=torch.float32), tensors, weight)
+    return sum_scaled(None, tensors, weight)

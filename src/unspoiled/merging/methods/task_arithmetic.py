@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
-from unspoiled.merging._operands import Delta, sum_scaled, total_weight
+from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 
 
 @method(
     "task_arithmetic",
     operands="deltas",
+    base="required",
     paper="Ilharco et al., Editing Models with Task Arithmetic, arXiv 2212.04089",
     parameters=[
         Parameter("weight"),
@@ -19,7 +20,7 @@ from unspoiled.merging._operands import Delta, sum_scaled, total_weight
     ],
 )
 def task_arithmetic(
-    base: Tensor, deltas: Sequence[Delta], *, weight: Sequence[float], normalize: bool, **merge: float
+    base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[float], normalize: bool, lambda_: float
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ wᵢ τᵢ (Σ wᵢ τᵢ / Σ wᵢ with `normalize`), float32, of the base's shape.
 
@@ -28,12 +29,10 @@ def task_arithmetic(
         deltas: One task vector per expert, of the base's shape.
         weight: wᵢ, any real number.
         normalize: Divide by Σ wᵢ (mergekit's semantics).
-        **merge: `lambda`, λ, any real number; a keyword of Python, hence not named here.
+        lambda_: λ, any real number.
 
     Raises:
         ConfigError: `normalize` is set and the weights sum to zero.
     """
-    scale = merge["lambda"]
-    if normalize:
-        scale = scale / total_weight(weight, "task_arithmetic")
+    scale = lambda_ / total_weight(weight, "task_arithmetic") if normalize else lambda_
     return sum_scaled(base, deltas, [scale * w for w in weight])

@@ -1,0 +1,149 @@
+"""One tensor of a merge, read and merged a block of rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unspoiled.checkpoints import LowRankDelta, ModelSource
+from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
+
+_BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
+
+RowReader = Callable[[ModelSource, str, int, int], Tensor]
+"""Reads rows [start, stop) of a model's tensor, taken as a matrix (its leading dimensions as one)."""
+
+
+def mapped_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
+    """Read rows through the checkpoint's memory map, which keeps them in memory: for work that comes back."""
+    return as_matrix(source.read(name))[start:stop]
+
+
+def as_matrix(tensor: Tensor) -> Tensor:
+    """Return a tensor as [rows, width], its leading dimensions as one; [1, n] for one of fewer than two."""
+    return tensor.reshape(matrix_shape(tensor.shape))
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Return the (rows, width) of a tensor of that shape as a matrix; a vector or scalar is a single row."""
+    return (1, math.prod(shape)) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where a model has the tensor that goes into an output tensor.
+
+    Attributes:
+        source: The opened model.
+        name: The tensor's name there.
+    """
+
+    source: ModelSource
+    name: str
+
+    def delta(self) -> LowRankDelta | None:
+        """Return what the model's adapter adds to the tensor, or None."""
+        return self.source.delta(self.name)
+
+    def rows(self, read: RowReader, start: int, stop: int) -> Tensor | AdaptedTensor:
+        """Return rows [start, stop) of the model's weight, the adapter's part kept low-rank."""
+        base = read(self.source, self.name, start, stop)
+        delta = self.delta()
+        return base if delta is None else AdaptedTensor(base, _delta_rows(delta, start, stop, base.device))
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One output tensor: where it comes from, by which method, with which coefficients.
+
+    Iterating reads it block by block, as `Method.measure` wants it.
+
+    Attributes:
+        name: Its name in the output.
+        shape: Its shape.
+        dtype: Its dtype in the output.
+        method: The merge method.
+        coefficients: The method's arguments, resolved for this tensor.
+        base: Where the base has it, or None.
+        inputs: Where the experts have it.
+        copied: Every input holds the same tensor and the method passes it through: it is read, not merged.
+        read: How rows are read, and onto which device.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    method: Method
+    coefficients: dict[str, Value | list[Value]]
+    base: Input | None
+    inputs: tuple[Input, ...]
+    copied: bool
+    read: RowReader = mapped_rows
+
+    def row_ranges(self) -> list[tuple[int, int]]:
+        """Return the [start, stop) of each block, in rows of the matrix; decided by the shape alone."""
+        rows, width = matrix_shape(self.shape)
+        matrix = self.shape[-2] if len(self.shape) >= 2 else 1
+        step = max(1, matrix if self.method.whole else _BLOCK // max(1, width))
+        return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks, read anew."""
+        for start, stop in self.row_ranges():
+            yield self._block(start, stop)
+
+    def merged_blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (place of the first element, merged rows) for each block, in order.
+
+        The rows are matrices in float32; those of a copied tensor are in its storage dtype.
+        """
+        if self.copied:
+            width = matrix_shape(self.shape)[1]
+            source = self.base or self.inputs[0]
+            for start, stop in self.row_ranges():
+                yield start * width, self.read(source.source, source.name, start, stop)
+            return
+        blocks: TensorBlocks = self
+        if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice
+            block = self._block(*self.row_ranges()[0])
+            ready = Block(block.base, [dense(operand) for operand in block.operands], block.first)
+            blocks = WholeTensor(ready, self.shape, self.name)
+        yield from self.method.merge_blocks(blocks, self.coefficients)
+
+    def merged(self) -> Tensor:
+        """Return the whole merged tensor, of `shape`: float32, or the storage dtype of what isn't floating point."""
+        blocks = [rows for _, rows in self.merged_blocks()] or [torch.empty(0)]
+        whole = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).reshape(self.shape)
+        return whole.float() if whole.is_floating_point() else whole
+
+    def _block(self, start: int, stop: int) -> Block:
+        first = start * matrix_shape(self.shape)[1]
+        base = None if self.base is None else _weights(self.base.rows(self.read, start, stop))
+        if self.method.operands == "tensors" or base is None:
+            return Block(base, [given.rows(self.read, start, stop) for given in self.inputs], first)
+        return Block(base, [self._delta(given, base, start, stop) for given in self.inputs], first)
+
+    def _delta(self, given: Input, base: Tensor, start: int, stop: int) -> Operand:
+        assert self.base is not None
+        low_rank = given.delta()
+        if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
+            return _delta_rows(low_rank, start, stop, base.device)
+        return DenseDelta(_weights(given.rows(self.read, start, stop)), base)
+
+
+def _same_tensor(first: Input, second: Input) -> bool:
+    """Tell whether two inputs are the same stored tensor, their adapters left aside."""
+    return first.source.directory == second.source.directory and first.name == second.name
+
+
+def _delta_rows(delta: LowRankDelta, start: int, stop: int, device: torch.device) -> LowRankDelta:
+    return LowRankDelta(delta.b[start:stop].to(device), delta.a.to(device), delta.scale)
+
+
+def _weights(rows: Tensor | AdaptedTensor) -> Tensor:
+    return rows.dense() if isinstance(rows, AdaptedTensor) else rows
