@@ -34,7 +34,7 @@ LEFT_OUT = {
         "nuslerp/rows",
     )
 }
-"""Tensors not kept of a case: between v and nearly -v, float32 rounding of the cosine decides which way the arc goes."""
+"""Tensors not kept of a case: between v and nearly -v, rounding of the cosine decides which way the arc goes."""
 
 LAYER_SUFFIXES = ["self_attn.k_proj.weight", "mlp.up_proj.weight", "input_layernorm.weight"]
 """The tensors kept of each layer of a case that is about layers."""
