@@ -2,10 +2,10 @@
 
     python benchmarks/parity.py [--mergekit DIRECTORY] [--keep DIRECTORY] [RECIPE ...]
 
-Runs every recipe of `benchmarks/mergekit_recipes` over small random models: in float32, where a deterministic method must
-give mergekit's weights within float32 rounding, and in the recipe's own dtype, where the inputs are stored in that
-dtype too and each tool's mean distance to the merge computed in float32 from the same inputs is printed. In 16 bits
-many task-vector elements have equal magnitudes, and which of them a density keeps is each tool's choice.
+Runs every recipe of `benchmarks/mergekit_recipes` over small random models: in float32, where a deterministic method
+must give mergekit's weights within float32 rounding, and in the recipe's own dtype, where the inputs are stored in
+that dtype too and each tool's mean distance to the merge computed in float32 from the same inputs is printed. In 16
+bits many task-vector elements have equal magnitudes, and which of them a density keeps is each tool's choice.
 Vocabularies are compared token by token. Exits 1 if a float32 merge differs or one of ours fails.
 """
 

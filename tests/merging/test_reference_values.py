@@ -16,6 +16,8 @@ from unspoiled.merging import MergePlan, Models
 
 DIFFERENCES = {
     "task_arithmetic/weights_cancel": "normalize with weights that sum to 0 is refused; mergekit skips the division",
+    "layers/more_sources_in_the_last_slice": "the final norm and the head are merged from all sources of the last "
+    "slice; mergekit takes only as many as the first slice has",
 }
 """Case → why our weights differ from mergekit's, or why we refuse what it merges."""
 
