@@ -233,9 +233,9 @@ class _SliceModels:
         if method.base == "unused":
             if base is not None and base not in {source.model for source in sources}:
                 raise ConfigError(
-                    f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: mergekit "
-                    "would merge it as one more. List it if you want that; else remove base_model, and name the "
-                    "tokenizer's model under tokenizer_source."
+                    f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: "
+                    "mergekit would merge it as one more. List it if you want that; else remove base_model, and name "
+                    "the tokenizer's model under tokenizer_source."
                 )
             base = None
         experts = {i: models.sources[source.model] for i, source in enumerate(sources) if source.model != base}
