@@ -13,12 +13,19 @@ from threading import Condition, Lock
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import CheckpointWriter, ModelSource, finish_checkpoint, require_finite
+from unspoiled.checkpoints import (
+    CheckpointWriter,
+    choose_chat_template,
+    finish_checkpoint,
+    require_finite,
+    write_tokenizer,
+)
 from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import CheckpointError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
-from unspoiled.merging._blocks import PlannedTensor, as_matrix, matrix_shape
+from unspoiled.merging._blocks import PlannedTensor
 from unspoiled.merging._plan import MergePlan, Models
+from unspoiled.merging._rows import copied_rows, matrix_shape
 
 SHARD_SIZE = 5_000_000_000
 """The size of one safetensors file, in bytes, where the user doesn't say."""
@@ -62,23 +69,36 @@ def merge_to_directory(
         CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
         ResourceError: The disk has too little room, or one block of a tensor takes more than `memory`.
     """
-    plan = MergePlan(recipe, models, read=_read_rows)
+    plan = MergePlan(recipe, models, read=copied_rows)
     budget = _Budget(plan, memory)
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
         with CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
             _write_all(plan, models, writer, budget, threads or _processors(), progress)
+        donor = tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory
+        if plan.vocabulary is not None:
+            write_tokenizer(plan.vocabulary, staging)
+        directories = {name: source.tokenizer_directory for name, source in models.sources.items()}
         finish_checkpoint(
             staging,
             source=plan.reference,
             dtype=plan.dtype,
             recipe_yaml=recipe.to_yaml(),
-            chat_template=chat_template if chat_template is not None else _own_template(recipe),
+            chat_template=chat_template or _chosen_template(recipe, directories, donor),
             extra=files,
             tie_word_embeddings=plan.tied,
-            tokenizer=tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory,
+            tokenizer=donor if plan.vocabulary is None else staging,
+            config=plan.config,
         )
+
+
+def _chosen_template(recipe: Recipe, directories: dict[str, Path], donor: Path) -> str | None:
+    """Return the template that the recipe chooses among its models' or by itself; None keeps the donor's files."""
+    if recipe.chat_template is None:
+        return None
+    chosen = {name: directories[name] for name in recipe.model_names}
+    return choose_chat_template(recipe.chat_template, chosen, donor)
 
 
 def _write_all(
@@ -152,16 +172,6 @@ def _working_bytes(tensor: PlannedTensor) -> int:
     return rows * matrix_shape(tensor.shape)[1] * 4 * copies
 
 
-def _read_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
-    """Read rows into memory of their own; nothing of the file stays mapped."""
-    shape = source.checkpoint.info(name).shape
-    if len(shape) == 2:
-        return source.read_rows(name, start, stop)
-    if len(shape) < 2:
-        return as_matrix(source.read_rows(name, 0, shape[0] if shape else 1))
-    return as_matrix(source.read(name))[start:stop]
-
-
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -211,7 +221,3 @@ def _require_finite_inputs(tensor: PlannedTensor, models: Models) -> None:
         require_finite(given.source.read(given.name), model=label, name=given.name)
         if (delta := given.delta()) is not None:
             require_finite(delta.dense(), model=label, name=given.name)
-
-
-def _own_template(recipe: Recipe) -> str | None:
-    return None if recipe.chat_template == "auto" else recipe.chat_template
