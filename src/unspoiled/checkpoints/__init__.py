@@ -14,7 +14,7 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo
-from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems
+from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems, tokenizer_findings
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
@@ -63,6 +63,7 @@ __all__ = [
     "require_finite",
     "tensor_problems",
     "tied_names",
+    "tokenizer_findings",
     "tokenizer_signature",
     "verify_manifest",
     "write_manifest",

@@ -97,7 +97,7 @@ def preflight(
                 )
             if bool(expert.checkpoint.aliases) != bool(base.checkpoint.aliases):
                 warnings.append(f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied")
-        vocabulary, other = _tokenizer_findings(name, base, expert)
+        vocabulary, other = tokenizer_findings(name, base, expert)
         problems += vocabulary
         warnings += other
     layout = output_layout([base, *experts.values()])
@@ -199,7 +199,12 @@ def _same_values(base: ModelSource, expert: ModelSource, tensor: str) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tuple[list[str], list[str]]:
+def tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tuple[list[str], list[str]]:
+    """Return how a model's tokenizer differs from the base's: what makes a merge meaningless, and what is to be known.
+
+    The first are differences of the vocabulary, for which the same row means different tokens; the second those of
+    special tokens' roles and chat templates.
+    """
     one, other = base.tokenizer_directory, expert.tokenizer_directory
     if one.resolve() == other.resolve() or not (_has_tokenizer(one) or _has_tokenizer(other)):
         return [], []

@@ -18,13 +18,14 @@ from unspoiled.checkpoints import (
     choose_chat_template,
     finish_checkpoint,
     require_finite,
+    tokenizer_findings,
     write_tokenizer,
 )
 from unspoiled.config import Dtype, ModelEntry, Recipe
-from unspoiled.errors import CheckpointError, ResourceError
+from unspoiled.errors import CheckpointError, PreflightError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._blocks import PlannedTensor
-from unspoiled.merging._plan import MergePlan, Models
+from unspoiled.merging._plan import MergePlan, Models, merged_names
 from unspoiled.merging._rows import copied_rows, matrix_shape
 
 SHARD_SIZE = 5_000_000_000
@@ -47,8 +48,9 @@ def merge_to_directory(
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     memory: int = MEMORY,
+    recipe_yaml: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+) -> tuple[str, ...]:
     """Write the merged checkpoint of `recipe` to `destination`, all of it or nothing.
 
     The bytes written depend on the recipe and the inputs alone, not on threads or memory.
@@ -63,13 +65,20 @@ def merge_to_directory(
         shard_size: Largest size of one safetensors file, in bytes.
         threads: Tensors in flight; one for each processor by default.
         memory: Bytes that the tensors in flight may take in all; fewer are in flight where that is too little.
+        recipe_yaml: What to record as the recipe; the recipe itself by default.
         progress: Called with (bytes done, bytes in all) after each block.
 
+    Returns:
+        What a person should know of the models' tokens and chat templates, and of what was done about them.
+
     Raises:
+        ConfigError: See `MergePlan`.
+        PreflightError: See `MergePlan`; or models' vocabularies differ, and the recipe doesn't say what to do.
         CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
         ResourceError: The disk has too little room, or one block of a tensor takes more than `memory`.
     """
     plan = MergePlan(recipe, models, read=copied_rows)
+    notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
     budget = _Budget(plan, memory)
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
@@ -84,13 +93,34 @@ def merge_to_directory(
             staging,
             source=plan.reference,
             dtype=plan.dtype,
-            recipe_yaml=recipe.to_yaml(),
+            recipe_yaml=recipe_yaml or recipe.to_yaml(),
             chat_template=chat_template or _chosen_template(recipe, directories, donor),
             extra=files,
             tie_word_embeddings=plan.tied,
             tokenizer=donor if plan.vocabulary is None else staging,
             config=plan.config,
         )
+    return notes
+
+
+def _token_notes(recipe: Recipe, models: Models) -> tuple[str, ...]:
+    """Return how the models' special tokens and templates differ from those of the tokenizer's donor.
+
+    Raises:
+        PreflightError: Their vocabularies differ, so that one row of the embedding means several tokens.
+    """
+    donor = models.sources[recipe.tokenizer_donor]
+    problems, notes = [], []
+    for name in merged_names(recipe):
+        differing, further = tokenizer_findings(name, donor, models.sources[name])
+        problems += differing
+        notes += further
+    if problems:
+        raise PreflightError(
+            "\n".join(problems) + "\nSay in the recipe which tokens the merged model has: "
+            "`tokenizer: {source: union}`, `base`, or one of the models."
+        )
+    return tuple(notes)
 
 
 def _chosen_template(recipe: Recipe, directories: dict[str, Path], donor: Path) -> str | None:
