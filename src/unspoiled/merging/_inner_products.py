@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unspoiled.merging._operands import dense
+from unspoiled.checkpoints import LowRankDelta
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
 
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
 
-_CHUNK = 2**16  # elements of a float32 dot product; the sums of chunks are added in float64
+_CHUNK = 2**16
+"""Elements of a float32 dot product; the sums of chunks are added in float64. Float32 copies of this size stay in the
+cache, and the allocator keeps their memory, where it gives back and faults in anew that of whole blocks."""
 
 
 def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
@@ -30,12 +33,15 @@ def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
     """
     total: Tensor | None = None
     for block in tensor:
-        given = [dense(operand).reshape(-1) for operand in block.operands]
+        operands = [*block.operands]
         if with_base:
             assert block.base is not None
-            given.insert(0, dense(block.base).reshape(-1))
-        products = _gram(given)
-        total = products if total is None else total + products
+            operands.insert(0, block.base)
+        rows, width = operands[0].shape
+        step = max(1, _CHUNK // max(1, width))
+        for start in range(0, rows, step):
+            products = _gram([dense(_rows(one, start, start + step)).reshape(-1) for one in operands])
+            total = products if total is None else total + products
     assert total is not None, f"{tensor.name} has no elements"
     return total
 
@@ -60,6 +66,19 @@ def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
     omega = torch.acos(torch.where(straight, 0.0, cosine).clamp(-1.0, 1.0))
     line, arc = torch.tensor([1.0 - t, t], dtype=omega.dtype, device=omega.device), omega.unsqueeze(-1)
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
+
+
+def _rows(operand: Operand, start: int, stop: int) -> Operand:
+    match operand:
+        case LowRankDelta():
+            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
+        case DenseDelta():
+            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
+        case AdaptedTensor():
+            delta = operand.delta
+            return AdaptedTensor(operand.base[start:stop], LowRankDelta(delta.b[start:stop], delta.a, delta.scale))
+        case _:
+            return operand[start:stop]
 
 
 def _gram(vectors: list[Tensor]) -> Tensor:
