@@ -6,6 +6,7 @@ its weights follow from the inputs' inner products alone. One pass over the tens
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +18,7 @@ from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dens
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
 
-_CHUNK = 2**16
+_CHUNK = 2**17
 """Elements of a float32 dot product; the sums of chunks are added in float64. Float32 copies of this size stay in the
 cache, and the allocator keeps their memory, where it gives back and faults in anew that of whole blocks."""
 
@@ -31,19 +32,21 @@ def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
         tensor: Read once.
         with_base: Put the base before the operands: shape [1 + experts, 1 + experts].
     """
-    total: Tensor | None = None
+    sums: Tensor | None = None
+    count = 0
     for block in tensor:
         operands = [*block.operands]
         if with_base:
             assert block.base is not None
             operands.insert(0, block.base)
-        rows, width = operands[0].shape
-        step = max(1, _CHUNK // max(1, width))
-        for start in range(0, rows, step):
-            products = _gram([dense(_rows(one, start, start + step)).reshape(-1) for one in operands])
-            total = products if total is None else total + products
-    assert total is not None, f"{tensor.name} has no elements"
-    return total
+        count = len(operands)
+        dots = torch.stack([torch.stack(slice_) for slice_ in _dots(operands)]).cpu().double().sum(0)
+        sums = dots if sums is None else sums + dots
+    assert sums is not None, f"{tensor.name} has no elements"
+    products = torch.empty(count, count, dtype=torch.float64)
+    i, j = torch.triu_indices(count, count)
+    products[i, j] = products[j, i] = sums
+    return products
 
 
 def row_gram(operands: list[Tensor]) -> Tensor:
@@ -81,11 +84,11 @@ def _rows(operand: Operand, start: int, stop: int) -> Operand:
             return operand[start:stop]
 
 
-def _gram(vectors: list[Tensor]) -> Tensor:
-    products = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
-    chunks = [vector.split(_CHUNK) for vector in vectors]
-    for i, first in enumerate(chunks):
-        for j in range(i, len(chunks)):
-            dots = torch.stack([torch.dot(one, other) for one, other in zip(first, chunks[j], strict=True)])
-            products[i, j] = products[j, i] = dots.double().sum()
-    return products
+def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
+    """Yield ⟨xᵢ, xⱼ⟩ for i ≤ j, row by row of the upper triangle, for each chunk of a block."""
+    rows, width = operands[0].shape
+    step = max(1, _CHUNK // max(1, width))
+    for start in range(0, rows, step):
+        slices = [dense(_rows(operand, start, start + step)).reshape(-1) for operand in operands]
+        for chunk in zip(*(vector.split(_CHUNK) for vector in slices), strict=True):
+            yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]
