@@ -18,15 +18,16 @@ from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dens
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
 
-_CHUNK = 2**17
-"""Elements of a float32 dot product; the sums of chunks are added in float64. Float32 copies of this size stay in the
-cache, and the allocator keeps their memory, where it gives back and faults in anew that of whole blocks."""
+_CHUNK = 2**16
+"""Elements that are converted and multiplied at a time. Copies of this size stay in the cache, and the allocator keeps
+their memory, where it gives back and faults in anew that of whole blocks."""
 
 
 def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
     """Return the inner products ⟨xᵢ, xⱼ⟩ of a tensor's operands, float64 of shape [experts, experts].
 
-    They are right to about 1e-7 of ‖xᵢ‖ ‖xⱼ‖.
+    The products are float64 too: a float32 dot product of this length is off by several 1e-6 (its rounding has a
+    bias), which would leave the angle between close models, or a sum that nearly cancels out, to chance.
 
     Args:
         tensor: Read once.
@@ -40,7 +41,7 @@ def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
             assert block.base is not None
             operands.insert(0, block.base)
         count = len(operands)
-        dots = torch.stack([torch.stack(slice_) for slice_ in _dots(operands)]).cpu().double().sum(0)
+        dots = torch.stack([torch.stack(slice_) for slice_ in _dots(operands)]).cpu().sum(0)
         sums = dots if sums is None else sums + dots
     assert sums is not None, f"{tensor.name} has no elements"
     products = torch.empty(count, count, dtype=torch.float64)
@@ -51,8 +52,13 @@ def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
 
 def row_gram(operands: list[Tensor]) -> Tensor:
     """Return the inner products row by row: of float32 matrices [rows, width], float64 [rows, experts, experts]."""
-    stacked = torch.stack(operands, dim=1)
-    return (stacked @ stacked.transpose(1, 2)).double()
+    count = len(operands)
+    products = torch.empty(len(operands[0]), count, count, dtype=torch.float64, device=operands[0].device)
+    wide = [operand.double() for operand in operands]
+    for i, one in enumerate(wide):
+        for j in range(i, count):
+            products[:, i, j] = products[:, j, i] = (one * wide[j]).sum(-1)
+    return products
 
 
 def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
@@ -89,6 +95,6 @@ def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     rows, width = operands[0].shape
     step = max(1, _CHUNK // max(1, width))
     for start in range(0, rows, step):
-        slices = [dense(_rows(operand, start, start + step)).reshape(-1) for operand in operands]
+        slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
         for chunk in zip(*(vector.split(_CHUNK) for vector in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]
