@@ -54,10 +54,13 @@ def row_gram(operands: list[Tensor]) -> Tensor:
     """Return the inner products row by row: of float32 matrices [rows, width], float64 [rows, experts, experts]."""
     count = len(operands)
     products = torch.empty(len(operands[0]), count, count, dtype=torch.float64, device=operands[0].device)
-    wide = [operand.double() for operand in operands]
-    for i, one in enumerate(wide):
-        for j in range(i, count):
-            products[:, i, j] = products[:, j, i] = (one * wide[j]).sum(-1)
+    step = max(1, _CHUNK // max(1, operands[0].shape[-1]))
+    for start in range(0, len(operands[0]), step):
+        rows = slice(start, start + step)
+        wide = [operand[rows].double() for operand in operands]
+        for i, one in enumerate(wide):
+            for j in range(i, count):
+                products[rows, i, j] = products[rows, j, i] = torch.linalg.vecdot(one, wide[j])
     return products
 
 
@@ -96,5 +99,5 @@ def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     step = max(1, _CHUNK // max(1, width))
     for start in range(0, rows, step):
         slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
-        for chunk in zip(*(vector.split(_CHUNK) for vector in slices), strict=True):
+        for chunk in zip(*(torch.split(vector, _CHUNK) for vector in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

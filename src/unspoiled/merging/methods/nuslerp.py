@@ -70,7 +70,7 @@ def nuslerp(
     elif len(measured) == one.shape[-1]:
         factors = measured.unsqueeze(0)
     else:
-        factors = measured[_places(one, first, len(measured))].unflatten(0, one.shape)
+        factors = measured[_places(one, first, len(measured))].view(*one.shape, 2)
     a, b = factors.float().to(one.device).unbind(-1)
     merged = torch.addcmul(one * a, other, b)
     return merged if base is None else merged.add_(base)
