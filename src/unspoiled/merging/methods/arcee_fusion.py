@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from unspoiled.merging._method import Block, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import cuts
 
 _SMOOTHING = 1e-8  # is added to probabilities, as in mergekit
+_ROUNDING = 1e-15  # divergences below this are rounding of float64: of a row shifted by a constant, say
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _divergence(block: Block) -> Tensor:
     """Return Σ p log(p / q) for each row; in float64, since in float32 rounding hides that of close models."""
     p = torch.softmax(dense(_other(block)).double(), dim=-1).add_(_SMOOTHING)
     q = torch.softmax(_base(block).double(), dim=-1).add_(_SMOOTHING)
-    return (p / q).log_().mul_(p).sum(-1).clamp_(min=0.0).float()
+    return hardshrink((p / q).log_().mul_(p).sum(-1).clamp_(min=0.0), _ROUNDING).float()
 
 
 def _importance(delta: Tensor, divergence: Tensor, first: int) -> Tensor:
