@@ -128,7 +128,7 @@ class MergePlan:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The merged model's config: the reference's, with the layers and the vocabulary of the merge; {} for raw files."""
+        """The config of the merged model: the reference's, with the merge's layers and vocabulary; {} for raw files."""
         config = dict(self.reference.checkpoint.config)
         if config and self.recipe.slices:
             config = config_of_layers(config, layer_origins(self.recipe))
