@@ -13,7 +13,8 @@ For each method, on random checkpoints (a base and three experts), in turns so t
 
 Times are the best of `--repeat` (mergekit: of `--mergekit-repeat`), with the inputs in the page cache and earlier
 writes on the disk. Private memory is anonymous and shared memory, read every 10 ms; resident memory has mapped files
-too. `above interpreter` is private memory less that of an idle interpreter that has imported torch, against --memory.
+too. `above idle` is private memory less that of an idle interpreter that has imported torch, against `--memory`.
+`threads` says whether the weights are equal byte by byte at the numbers of threads of `--identity`.
 Exits 1 if a target is missed or one of our merges fails. Linux only.
 """
 
@@ -342,8 +343,16 @@ def _write(
         command += f" --threads {arguments.threads}"
     if arguments.identity:
         command += f" --identity {','.join(map(str, arguments.identity))}"
-    for option, names, every in (("methods", arguments.methods, TARGETS), ("sizes", arguments.sizes, SIZES)):
-        if names != list(every):
+    if arguments.without_mergekit:
+        command += " --without-mergekit"
+    elif arguments.mergekit_repeat > 1:
+        command += f" --mergekit-repeat {arguments.mergekit_repeat}"
+    for option, names, every in (
+        ("methods", arguments.methods, TARGETS),
+        ("sizes", arguments.sizes, SIZES),
+        ("mergekit-methods", arguments.mergekit_methods, TARGETS),
+    ):
+        if names and names != list(every):
             command += f" --{option} {','.join(names)}"
     assert __doc__ is not None
     how = __doc__.split("\n\n", 2)[2].replace("Exits 1 if a target is missed or one of our merges fails. ", "")
@@ -356,8 +365,16 @@ def _write(
     ]
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    record = {"command": command, "machine": machine, "start_up": start_up, "rows": [asdict(row) for row in rows]}
+    record = {"command": command, "machine": machine, "start_up": start_up, "rows": [_recorded(row) for row in rows]}
     PAGE.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _recorded(row: Row) -> dict[str, Any]:
+    """Return a row for the record, without what the processes printed."""
+    fields = asdict(row)
+    for usage in [*fields["ours"], *fields["mergekit"]]:
+        del usage["output"]
+    return fields
 
 
 def _times(seconds: Sequence[float]) -> str:

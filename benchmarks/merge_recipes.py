@@ -10,7 +10,7 @@ import yaml
 
 from random_bunch import MODELS
 
-_WEIGHT = {"weight": (0.5, 0.3, 0.2)}
+_WEIGHT: dict[str, tuple[float, ...]] = {"weight": (0.5, 0.3, 0.2)}
 _SPARSE = _WEIGHT | {"density": (0.5, 0.5, 0.5)}
 
 

@@ -158,7 +158,7 @@ def time_grid(rows: Sequence[Row], size: str) -> Grid:
 
 def memory_grid(rows: Sequence[Row], size: str) -> Grid:
     """Return the peaks of memory of the rows of one size, and whether the outputs were the same at every thread."""
-    header = ("method", "above interpreter", "private", "resident", "mergekit private", "resident", "threads")
+    header = ("method", "above idle", "private", "resident", "mergekit private", "resident", "threads")
     return Grid(
         f"{size}: peak memory, GiB",
         header,
