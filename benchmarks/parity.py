@@ -2,10 +2,10 @@
 
     python benchmarks/parity.py [--mergekit DIRECTORY] [--keep DIRECTORY] [RECIPE ...]
 
-Runs every recipe of `benchmarks/recipes` over small random models: in float32, where a deterministic method must
-give mergekit's weights within float32 rounding, and in the recipe's own dtype, where the inputs are stored in that
-dtype too and each tool's mean distance to the merge computed in float32 from the same inputs is printed. In 16 bits
-many task-vector elements have equal magnitudes, and which of them a density keeps is each tool's choice.
+Runs every recipe of `benchmarks/mergekit_recipes` over small random models: in float32, where a deterministic method
+must give mergekit's weights within float32 rounding, and in the recipe's own dtype, where the inputs are stored in
+that dtype too and each tool's mean distance to the merge computed in float32 from the same inputs is printed. In 16
+bits many task-vector elements have equal magnitudes, and which of them a density keeps is each tool's choice.
 Vocabularies are compared token by token. Exits 1 if a float32 merge differs or one of ours fails.
 """
 
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch import Tensor
 from mergekit_environment import DEFAULT, mergekit_command, mergekit_python
 from small_bunch import write_small_bunch
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "mergekit_recipes"
 RANDOM = {"dare_linear", "dare_ties", "della", "della_linear"}
 VOCABULARY_TENSORS = ("model.embed_tokens.weight", "lm_head.weight")
 Tensors = dict[str, Tensor]
@@ -92,21 +94,21 @@ def _compare(name: str, documents: Sequence[dict[str, Any]], dtype: str, work: P
         return Row(name, dtype, problem, good=False)
     equal = sum(int((ours[key] == theirs[key]).sum()) for key in ours) / sum(t.numel() for t in ours.values())
     largest = max(float((ours[key] - theirs[key]).abs().max()) for key in ours)
-    found = {"equal": f"{equal:.2%}", "largest": f"{largest:.1e}"}
+    row = Row(name, dtype, "", equal=f"{equal:.2%}", largest=f"{largest:.1e}")
     if any(document["merge_method"] in RANDOM for document in documents):
         base = _load(place / documents[-1]["base_model"])
         ratio = _size(ours, base) / _size(theirs, base)
-        return Row(name, dtype, f"random: ours adds {ratio:.3f} times the norm that mergekit's adds", **found)
+        return replace(row, verdict=f"random: what we add has {ratio:.3f} times the norm of what mergekit adds")
     if dtype == "float32":
         same = all(torch.allclose(ours[key], theirs[key], rtol=1e-5, atol=1e-6) for key in ours)
-        return Row(name, dtype, "same" if same else "DIFFERS", good=same, **found)
+        return replace(row, verdict="same" if same else "DIFFERS", good=same)
     exact_out = place / f"{name}-exact"
     if failure := _run(_unspoiled(_write_recipe(place / f"{name}-exact.yml", documents, "float32"), exact_out), place):
-        return Row(name, dtype, f"we fail in float32: {failure}", good=False, **found)
+        return replace(row, verdict=f"we fail in float32: {failure}", good=False)
     exact = _load(exact_out)
     our_distance, their_distance = _distance(ours, exact), _distance(theirs, exact)
     verdict = "as close" if our_distance == their_distance else "closer" if our_distance < their_distance else "farther"
-    return Row(name, dtype, verdict, ours=f"{our_distance:.2e}", mergekit=f"{their_distance:.2e}", **found)
+    return replace(row, verdict=verdict, ours=f"{our_distance:.2e}", mergekit=f"{their_distance:.2e}")
 
 
 def _write_recipe(path: Path, documents: Sequence[dict[str, Any]], dtype: str) -> Path:
@@ -115,10 +117,11 @@ def _write_recipe(path: Path, documents: Sequence[dict[str, Any]], dtype: str) -
 
 
 def _mergekit(python: Path, recipe: Path, out: Path, *, several: bool) -> list[str]:
-    options = ["--random-seed", "0", "--quiet", "--clone-tensors"]  # repeated layers share storage without cloning
+    # repeated layers share storage without cloning; the card asks the hub for every name, local or not
+    options = ["--random-seed", "0", "--quiet", "--clone-tensors", "--no-write-model-card"]
     if several:
         stages = ["--intermediate-dir", f"{out}-stages", "--out-path", str(out)]
-        return [mergekit_command(python, "mergekit-multimerge"), str(recipe), *stages, *options]
+        return [mergekit_command(python, "mergekit-multi"), str(recipe), *stages, *options]
     return [mergekit_command(python, "mergekit-yaml"), str(recipe), str(out), *options]
 
 
@@ -128,7 +131,8 @@ def _unspoiled(recipe: Path, out: Path) -> list[str]:
 
 def _run(command: Sequence[str], directory: Path) -> str:
     """Run a command; return the last line that it says if it fails, else nothing."""
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}  # every model is local: neither tool needs the hub
+    done = subprocess.run(command, cwd=directory, env=offline, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -188,7 +192,7 @@ def _other_template(document: dict[str, Any], our_out: Path, their_out: Path) ->
 
 
 def _size(tensors: Tensors, base: Tensors) -> float:
-    return sum(float((tensors[name] - base[name]).square().sum()) for name in tensors) ** 0.5
+    return math.sqrt(sum(float((tensors[name] - base[name]).square().sum()) for name in tensors))
 
 
 def _distance(tensors: Tensors, exact: Tensors) -> float:

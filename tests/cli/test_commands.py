@@ -15,7 +15,7 @@ from trained import FinishedRun
 from unspoiled.cli._main import cli
 from unspoiled.config import read_recipe
 
-COMMANDS = ["run", "check", "generate", "search", "evaluate", "report", "merge", "materialize", "init"]
+COMMANDS = ["run", "check", "generate", "search", "evaluate", "report", "merge", "materialize", "extract-lora", "init"]
 
 
 def test_the_commands_are_these() -> None:

@@ -13,20 +13,26 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo
-from unspoiled.checkpoints._preflight import PreflightReport, preflight
+from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
+from unspoiled.checkpoints._templates import BUILT_IN_TEMPLATES, choose_chat_template
 from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, tokenizer_signature
-from unspoiled.checkpoints._tying import tied_names
+from unspoiled.checkpoints._tying import embedding_names, is_input_side, tied_names
+from unspoiled.checkpoints._vocabulary import FromModel, FromToken, TokenRule, Vocabulary, Zero, write_tokenizer
+from unspoiled.checkpoints._vocabulary_merge import merge_vocabularies
 from unspoiled.checkpoints._writer import CheckpointWriter
 
 __all__ = [
+    "BUILT_IN_TEMPLATES",
     "RECIPE_NAME",
     "Adapter",
     "Checkpoint",
     "CheckpointWriter",
     "FileRecord",
+    "FromModel",
+    "FromToken",
     "LowRankDelta",
     "Manifest",
     "ModelRef",
@@ -34,10 +40,17 @@ __all__ = [
     "OutputLayout",
     "PreflightReport",
     "TensorInfo",
+    "TokenRule",
+    "Vocabulary",
+    "Zero",
     "chat_template",
+    "choose_chat_template",
     "compare_tokenizers",
+    "embedding_names",
     "finish_checkpoint",
+    "is_input_side",
     "locate",
+    "merge_vocabularies",
     "merged_config",
     "open_adapter",
     "open_checkpoint",
@@ -46,8 +59,10 @@ __all__ = [
     "preflight",
     "read_manifest",
     "require_finite",
+    "tensor_problems",
     "tied_names",
     "tokenizer_signature",
     "verify_manifest",
     "write_manifest",
+    "write_tokenizer",
 ]

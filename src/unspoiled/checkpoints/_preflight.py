@@ -88,8 +88,7 @@ def preflight(
     for name, expert in experts.items():
         if expert.checkpoint is not base.checkpoint:
             problems += _architecture_problems(name, base, expert)
-            problems += _tensor_problems(name, base, expert)
-            problems += _buffer_problems(name, base, expert)
+            problems += tensor_problems(name, base, expert)
             if base.checkpoint.config and expert.checkpoint.config and _rope_base(expert) != _rope_base(base):
                 warnings.append(
                     f"expert {name!r}: rope_theta is {_rope_base(expert)!r}, and {_rope_base(base)!r} in the "
@@ -140,7 +139,16 @@ def _rope_base(model: ModelSource) -> object:
     return config.get("rope_theta", nested)
 
 
-def _tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
+def tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
+    """Return why two models' tensors can't be merged, one item for each kind of difference; an empty list if they can.
+
+    Integer and boolean tensors have no mean, so they must be equal. A tied head counts as there in either form.
+
+    Args:
+        name: The expert's name in the messages.
+        base: The model to compare with.
+        expert: The model that the messages are about.
+    """
     known = base.tensors.keys() | base.checkpoint.aliases.keys()
     theirs = expert.tensors.keys() | expert.checkpoint.aliases.keys()
     problems = []
@@ -156,7 +164,7 @@ def _tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[
     if shapes:
         rest = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
         problems.append(f"expert {name!r}: other shapes than the base: {', '.join(shapes[:8])}{rest}")
-    return problems
+    return problems + _buffer_problems(name, base, expert)
 
 
 def _buffer_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:

@@ -57,7 +57,7 @@ class Checkpoint:
         Raises:
             CheckpointError: no such tensor.
         """
-        return self._files.read(self._info(name))
+        return self._files.read(self.info(name))
 
     def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
         """Return rows [start, stop) of a tensor in its storage dtype, copied from the file; any thread may call.
@@ -78,9 +78,14 @@ class Checkpoint:
             CheckpointError: no such tensor, or a file that has become shorter since it was opened.
             ValueError: rows that the tensor doesn't have, or an `out` that doesn't fit.
         """
-        return self._positioned.read_rows(self._info(name), start, stop, out)
+        return self._positioned.read_rows(self.info(name), start, stop, out)
 
-    def _info(self, name: str) -> TensorInfo:
+    def info(self, name: str) -> TensorInfo:
+        """Return what is known of a tensor without reading it; tied names work too.
+
+        Raises:
+            CheckpointError: no such tensor.
+        """
         info = self.tensors.get(self.aliases.get(name, name))
         if info is None:
             raise CheckpointError(f"{self.directory} has no tensor {name!r}. Run `unspoiled check` on the inputs.")

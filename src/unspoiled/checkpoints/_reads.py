@@ -74,7 +74,7 @@ class PositionedFiles:
         elif out.shape != shape or out.dtype != info.dtype or not out.is_contiguous() or out.device.type != "cpu":
             raise ValueError(f"out must be contiguous {info.dtype} {list(shape)}, not {out.dtype} {list(out.shape)}")
         row_bytes = prod(info.shape[1:]) * info.dtype.itemsize
-        target = memoryview(out.detach().reshape(-1).view(torch.uint8).numpy())
+        target = out.detach().reshape(-1).view(torch.uint8).numpy().data
         position = info.start + start * row_bytes
         descriptor = self._descriptor(info.file)
         while target:  # one call gives 2 GiB at most

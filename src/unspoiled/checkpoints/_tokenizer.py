@@ -17,6 +17,9 @@ TOKENIZER_FILES = (
 )
 """Every file that may belong to a tokenizer, in the names transformers gives them."""
 
+MAX_TEMPLATE_BYTES = 1_000_000
+"""The largest chat template that is read; real ones are below 50 kB, and a template runs in every request."""
+
 _MODEL_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _SHOWN_TOKENS = 5
@@ -27,16 +30,31 @@ def chat_template(directory: Path) -> str | None:
     """Return a model's default chat template (Jinja source, not rendered), or None if it has none.
 
     Raises:
-        CheckpointError: a damaged tokenizer_config.json or a link out of the directory.
+        CheckpointError: a damaged tokenizer_config.json, a link out of the directory, or a template of more than
+            `MAX_TEMPLATE_BYTES`.
     """
     if (directory / "chat_template.jinja").exists():
-        return safe_path(directory, "chat_template.jinja").read_text(encoding="utf-8")
+        path = safe_path(directory, "chat_template.jinja")
+        _require_template_size(path, path.stat().st_size)
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not UTF-8 text ({error}). Get the file again.") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).exists():
             found = _default_template(read_json(directory, name).get("chat_template"))
             if found is not None:
+                _require_template_size(directory / name, len(found.encode("utf-8", "surrogatepass")))
                 return found
     return None
+
+
+def _require_template_size(path: Path, size: int) -> None:
+    if size > MAX_TEMPLATE_BYTES:
+        raise CheckpointError(
+            f"{path}: the chat template has {size:,} bytes, and at most {MAX_TEMPLATE_BYTES:,} are read. Replace it "
+            "by the template of the model that this one was tuned from."
+        )
 
 
 def _default_template(value: object) -> str | None:

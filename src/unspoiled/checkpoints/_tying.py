@@ -5,7 +5,7 @@ Everything else in this package sees one form: the head is not among the tensors
 tensor it shares.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 _SHARED = ("shared.weight", "model.shared.weight")
@@ -20,6 +20,26 @@ _EMBEDDINGS = (
     "backbone.embeddings.weight",
 )
 _HEADS = ("lm_head.weight", "embed_out.weight", "language_model.lm_head.weight", "output.weight")
+
+
+_FURTHER_HEADS = ("shared_head.head.weight",)  # of the layers that predict several tokens ahead
+_HEAD_BIASES = ("lm_head.bias", "embed_out.bias")
+
+
+def embedding_names(tensors: Iterable[str]) -> tuple[str, ...]:
+    """Return the tensors that have one row per token: input embeddings, stored output heads, their biases.
+
+    Args:
+        tensors: The checkpoint's tensors by name; only names are looked at.
+    """
+    return tuple(name for name in tensors if name.endswith(_EMBEDDINGS + _FURTHER_HEADS) or _is_head(name))
+
+
+def _is_head(name: str) -> bool:
+    """Tell heads, at the top or in a part of a composite model, from a layer's `output.weight`."""
+    parts = name.split(".")
+    last = ".".join(parts[-2:])
+    return last in _HEADS + _HEAD_BIASES and not any(part.isdigit() for part in parts)
 
 
 def says_tied(config: Mapping[str, Any]) -> bool | None:
@@ -55,3 +75,11 @@ def tied_names(config: Mapping[str, Any], tensors: Mapping[str, object]) -> dict
 def stored_head(tensors: Container[str]) -> str | None:
     """Return the name of the output head among these tensors, or None if no head is stored."""
     return next((name for name in _HEADS if name in tensors), None)
+
+
+def is_input_side(name: str) -> bool:
+    """Tell whether a tensor outside of layers precedes them (embeddings of tokens, positions, images), not follows."""
+    if name.endswith(_HEADS) and not name.endswith(_EMBEDDINGS):
+        return False
+    embeddings = ("embed", "wte", "wpe", "word_embeddings", "tok_embeddings")
+    return any(part.startswith(embeddings) for part in name.split("."))

@@ -149,6 +149,59 @@ def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None
     click.echo(_shown(out))
 
 
+@cli.command(name="extract-lora")
+@click.argument("model")
+@click.argument("base")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rank", type=click.IntRange(min=1), required=True, help="Rank of the adapter.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only tensors of such names, as '*.self_attn.*'.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No tensors of such names.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--ignore-other-tensors",
+    is_flag=True,
+    help="Leave out what differs and can't be in a LoRA: norms, biases, tied or resized embeddings.",
+)
+@_QUIET
+def extract_lora(
+    model: str,
+    base: str,
+    out: Path,
+    rank: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    dtype: Dtype,
+    ignore_other_tensors: bool,
+    quiet: bool,
+) -> None:
+    """Write what MODEL adds to BASE as a PEFT LoRA adapter into the directory OUT."""
+    from unspoiled.cli._extraction import print_extraction
+    from unspoiled.merging import Extraction
+    from unspoiled.merging import extract_lora as extract
+
+    found: list[Extraction] = []
+    _with_progress(
+        "extract",
+        quiet,
+        lambda report: found.append(
+            extract(
+                model,
+                base,
+                out,
+                rank=rank,
+                include=include,
+                exclude=exclude,
+                dtype=dtype,
+                ignore_other_tensors=ignore_other_tensors,
+                progress=report,
+            )
+        ),
+    )
+    if not quiet:
+        print_extraction(found[0])
+    click.echo(_shown(out))
+
+
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="run.yaml")
 def init(path: Path) -> None:

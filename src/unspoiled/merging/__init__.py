@@ -23,6 +23,7 @@ from unspoiled.merging._operands import (
     sum_scaled,
 )
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
+from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import materialize, merge_to_directory
 
@@ -32,6 +33,8 @@ __all__ = [
     "Block",
     "Delta",
     "DenseDelta",
+    "ExtractedTensor",
+    "Extraction",
     "LiveModel",
     "MergeFunction",
     "MergePlan",
@@ -45,6 +48,7 @@ __all__ = [
     "add_scaled",
     "all_methods",
     "dense",
+    "extract_lora",
     "get_method",
     "materialize",
     "merge_to_directory",

@@ -11,20 +11,36 @@ from pathlib import Path
 
 import torch
 
-from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, OutputLayout, open_model, output_layout
-from unspoiled.config import Recipe, count_layers, layer_index
+from unspoiled.checkpoints import (
+    Checkpoint,
+    ModelRef,
+    ModelSource,
+    OutputLayout,
+    TensorInfo,
+    open_model,
+    output_layout,
+    tensor_problems,
+)
+from unspoiled.config import Recipe, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor, RowReader, mapped_rows
 from unspoiled.merging._method import Method, Parameter, Value, get_method
+from unspoiled.merging._places import Place, places
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Models:
-    """The opened models that recipes merge, by the strings that name them in the recipes."""
+    """The opened models that recipes merge, by the strings that name them in the recipes.
+
+    Attributes:
+        sources: Every model that a recipe names, those that only give tokens included.
+        token_donors: The names of those whose tokens are all that is taken.
+    """
 
     sources: dict[str, ModelSource]
+    token_donors: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
@@ -32,26 +48,39 @@ class Models:
         for recipe in recipes:
             get_method(recipe.merge_method)  # a misspelt method is said before anything is downloaded
         cache: dict[Path, Checkpoint] = {}
-        names = {entry.model for recipe in recipes for entry in recipe.models}
-        names |= {recipe.base_model for recipe in recipes if recipe.base_model}
-        return cls(
-            {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in sorted(names)}
-        )
+        names = sorted({name for recipe in recipes for name in recipe.model_names})
+        sources = {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}
+        return cls(sources, frozenset(names).difference(name for recipe in recipes for name in merged_names(recipe)))
 
     @cached_property
     def output(self) -> OutputLayout:
-        """The tensors of a merge of these models."""
-        return output_layout(self.sources.values())
+        """The tensors of a merge of these models, whole."""
+        return output_layout(source for name, source in self.sources.items() if name not in self.token_donors)
 
     @cached_property
-    def layers(self) -> dict[str, int | None]:
-        """The layer of every tensor of a merge, None for embeddings, the final norm and the head."""
-        return {name: layer_index(name) for name in self.output.shapes}
+    def positions(self) -> dict[str, tuple[str | None, int | None]]:
+        """The stack of layers and the layer of every tensor of a merge; None for those outside of layers."""
+        return {name: layer_stack(name) or (None, None) for name in self.output.shapes}
 
     @cached_property
+    def depths(self) -> dict[str, int]:
+        """The number of layers of every stack."""
+        return stack_depths(self.output.shapes)
+
+    @property
     def layer_count(self) -> int:
-        """The number of layers of the architecture."""
-        return count_layers(self.output.shapes)
+        """The number of layers of the deepest stack."""
+        return max(self.depths.values(), default=0)
+
+
+def merged_names(recipe: Recipe) -> list[str]:
+    """Return the models whose weights a recipe reads, each once: the bases and the sources of its slices."""
+    named = [
+        name
+        for index in range(recipe.slice_count)
+        for name in (recipe.slice_base(index), *(source.model for source in recipe.slice_sources(index)))
+    ]
+    return list(dict.fromkeys(name for name in named if name is not None))
 
 
 class MergePlan:
@@ -62,6 +91,10 @@ class MergePlan:
         models: The opened models, which must include all that the recipe names.
         read: How rows of the models' tensors are read.
 
+    Attributes:
+        tensors: The output's tensors, by name, sorted.
+        reference: The model whose config the merge takes: the base, or else the first model.
+
     Raises:
         ConfigError: The method, a model or a parameter is unknown, or a parameter is missing or out of range for a
             tensor.
@@ -71,26 +104,21 @@ class MergePlan:
     def __init__(self, recipe: Recipe, models: Models, *, read: RowReader = mapped_rows) -> None:
         self.recipe = recipe
         self.method = get_method(recipe.merge_method)
-        if self.method.base == "required" and recipe.base_model is None:
-            raise ConfigError(f"merge_method {self.method.name!r} needs a base_model: name the common ancestor.")
         _require_opened(recipe, models)
-        self._base = models.sources[recipe.base_model] if recipe.base_model else None
-        takes_base = self.method.base != "unused"
-        self._entries = [
-            (index, entry.model)
-            for index, entry in enumerate(recipe.models)
-            if not (takes_base and entry.model == recipe.base_model)
-        ]
-        _require_experts(self.method, [model for _, model in self._entries])
-        self._inputs = [models.sources[model] for _, model in self._entries]
-        self.reference = self._base or self._inputs[0]
-        self.output = models.output
-        self._layers = models.layers
-        self._layer_count = models.layer_count
+        self._slices = [_SliceModels.of(recipe, index, self.method, models) for index in range(recipe.slice_count)]
+        self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
         self._require_known_parameters()
-        self._require_same_tensors()
-        self._one_checkpoint = len({source.directory for source in [self.reference, *self._inputs]}) == 1
-        self.tensors = {name: self._plan(name, read) for name in self.output.shapes}
+        _require_same_tensors(recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model)
+        found = list(places(recipe, models))
+        if recipe.slices:
+            _require_fitting_layers(recipe, models, found)
+        self.tensors = {place.name: self._plan(place, read) for place in found}
+        self.tied = models.output.tied
+
+    @cached_property
+    def nbytes(self) -> int:
+        """The size of the output's tensors in bytes."""
+        return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in self.tensors.values())
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -103,50 +131,66 @@ class MergePlan:
             sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
         return max(sizes, key=lambda dtype: sizes[dtype])
 
-    def _plan(self, name: str, read: RowReader) -> PlannedTensor:
+    def _plan(self, place: Place, read: RowReader) -> PlannedTensor:
+        part = self._slices[place.slice_index]
+        inputs = tuple(Input(source, place.inputs[index]) for index, source in part.experts.items())
+        base = None if part.base is None else Input(part.base, place.inputs[part.base_index])
+        everything = [*([base] if base else []), *inputs]
+        info = _info(everything[0])
         merge: dict[str, Value] = {}
         coefficients: dict[str, Value | list[Value]] = {}
         for parameter in self.method.parameters:
             if parameter.scope == "merge":
-                merge[parameter.name] = coefficients[parameter.argument] = self._value(parameter, None, name)
+                merge[parameter.name] = coefficients[parameter.argument] = self._value(parameter, None, place)
             else:
-                coefficients[parameter.argument] = [self._value(parameter, i, name) for i, _ in self._entries]
-        base = Input(self._base, name) if self._base is not None and self.method.base != "unused" else None
+                coefficients[parameter.argument] = [self._value(parameter, index, place) for index in part.experts]
+        if whole_numbers := not info.dtype.is_floating_point:
+            _require_equal(everything)
         return PlannedTensor(
-            name,
-            self.output.shapes[name],
-            self.dtype,
+            place.name,
+            info.shape,
+            info.dtype if whole_numbers else self.dtype,
             self.method,
             coefficients,
             base,
-            tuple(Input(source, name) for source in self._inputs),
-            copied=self._one_checkpoint
-            and self.method.keeps_common(merge)
-            and all(source.delta(name) is None for source in [self.reference, *self._inputs]),
+            inputs,
+            copied=whole_numbers or (self.method.keeps_common(merge) and _is_common(everything)),
             read=read,
         )
 
-    def _value(self, parameter: Parameter, index: int | None, name: str) -> Value:
+    def _value(self, parameter: Parameter, index: int | None, place: Place) -> Value:
+        tensor = place.name if index is None else place.inputs[index]
         value = self.recipe.parameter(
-            parameter.name, index, tensor=name, layer=self._layers.get(name), layers=self._layer_count
+            parameter.name,
+            index,
+            tensor=tensor,
+            layer=place.layer,
+            layers=place.layers,
+            slice_index=place.slice_index,
         )
-        where = f"parameter {parameter.name!r} of {self.method.name!r} for tensor {name!r}"
+        where = f"parameter {parameter.name!r} of {self.method.name!r} for tensor {tensor!r}"
         if value is None:
             if parameter.default is None:
-                model = "" if index is None else f" for model {self.recipe.models[index].model!r}"
-                raise ConfigError(f"{where} is missing{model}: set it under the model's or the recipe's `parameters`.")
+                model = "" if index is None else self.recipe.slice_sources(place.slice_index)[index].model
+                raise ConfigError(
+                    f"{where} is missing{f' for model {model!r}' if model else ''}: set it under the model's or the "
+                    "recipe's `parameters`."
+                )
             return parameter.default
         return _checked_value(parameter, value, where)
 
     def _require_known_parameters(self) -> None:
         known = {parameter.name: parameter for parameter in self.method.parameters}
-        ignored = self.method.ignored
-        for place, given in [
-            ("the recipe", self.recipe.parameters),
-            *((f"model {entry.model!r}", entry.parameters) for entry in self.recipe.models),
-        ]:
+        shared = [("the recipe", self.recipe.parameters)]
+        shared += [(f"slice {index}", part.parameters) for index, part in enumerate(self.recipe.slices)]
+        own = [
+            (f"model {source.model!r}", source.parameters)
+            for index in range(self.recipe.slice_count)
+            for source in self.recipe.slice_sources(index)
+        ]
+        for place, given in [*shared, *own]:
             for name in given:
-                if name in ignored:
+                if name in self.method.ignored:
                     continue
                 if name not in known:
                     close = difflib.get_close_matches(name, known, n=1)
@@ -155,32 +199,122 @@ class MergePlan:
                         f"{place} sets {name!r}, which {self.method.name!r} does not take.{hint} "
                         f"It takes: {', '.join(known) or 'no parameters'}."
                     )
-                if known[name].scope == "merge" and given is not self.recipe.parameters:
+                if known[name].scope == "merge" and (place, given) in own:
                     raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
 
-    def _require_same_tensors(self) -> None:
-        wanted = self.output.shapes
-        sources = [*zip([label for _, label in self._entries], self._inputs, strict=True)]
-        if self._base is not None and self.recipe.base_model is not None:
-            sources.append((self.recipe.base_model, self._base))
-        for label, source in sources:
-            missing = sorted(wanted.keys() - source.tensors.keys() - source.checkpoint.aliases.keys())
-            shapes = sorted(n for n in wanted.keys() & source.tensors if wanted[n] != source.tensors[n].shape)
-            if missing or shapes:
-                raise PreflightError(
-                    f"{label!r} does not fit the other models: it lacks the tensors {missing[:5]} and has other "
-                    f"shapes for {shapes[:5]}. Merge models of one architecture and vocabulary."
+
+@dataclass(frozen=True)
+class _SliceModels:
+    """The models of one slice (whole models are one slice), as the method takes them.
+
+    Attributes:
+        base: The base, or None where the method takes none.
+        base_index: Where the base's tensor names are among those of the slice's sources: its own place, or, if it
+            isn't one of them, that of the first source, whose names it then shares.
+        experts: The models to merge, by their place among the slice's sources.
+    """
+
+    base: ModelSource | None
+    base_index: int
+    experts: dict[int, ModelSource]
+
+    @classmethod
+    def of(cls, recipe: Recipe, index: int, method: Method, models: Models) -> _SliceModels:
+        """Return the models of the recipe's slice `index`.
+
+        Raises:
+            ConfigError: The method needs a base that isn't named, or another number of models; or a slice doesn't say
+                which of the base's layers it is about.
+        """
+        base = recipe.slice_base(index)
+        if method.base == "required" and base is None:
+            raise ConfigError(f"merge_method {method.name!r} needs a base_model: name the common ancestor.")
+        sources = recipe.slice_sources(index)
+        if method.base == "unused":
+            if base is not None and base not in {source.model for source in sources}:
+                raise ConfigError(
+                    f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: "
+                    "mergekit would merge it as one more. List it if you want that; else remove base_model, and name "
+                    "the tokenizer's model under tokenizer_source."
                 )
+            base = None
+        experts = {i: models.sources[source.model] for i, source in enumerate(sources) if source.model != base}
+        _require_experts(method, [sources[i].model for i in experts])
+        base_index = next((i for i, source in enumerate(sources) if source.model == base), 0)
+        if recipe.slices and base is not None and sources[base_index].model != base:
+            ranges = {source.layer_range for source in recipe.slices[index].sources}
+            if len(ranges) > 1:
+                raise ConfigError(
+                    f"slice {index} merges different layers {sorted(map(list, ranges))}, and doesn't say which of the "
+                    f"base's: list {base!r} among its sources, with its layer_range."
+                )
+        return cls(models.sources[base] if base else None, base_index, experts)
 
 
 def _require_opened(recipe: Recipe, models: Models) -> None:
-    named = [*([recipe.base_model] if recipe.base_model else []), *(entry.model for entry in recipe.models)]
-    if strangers := [name for name in named if name not in models.sources]:
+    if strangers := [name for name in recipe.model_names if name not in models.sources]:
         raise ConfigError(
             f"the recipe names {strangers[0]!r}, which is not among the models that are open: "
             f"{', '.join(map(repr, models.sources))}. If the models moved since the recipe was made, put them back, or "
             "make it anew."
         )
+
+
+def _require_same_tensors(recipe: Recipe, models: Models, reference: str) -> None:
+    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers."""
+    base = models.sources[reference]
+    problems = [
+        problem
+        for name in dict.fromkeys(entry.model for entry in recipe.models)
+        if name != reference
+        for problem in tensor_problems(name, base, models.sources[name])
+    ]
+    if problems:
+        raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")
+
+
+def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
+    """Refuse slices whose models lack a tensor of a layer, or have it in another shape."""
+    for place in found:
+        sources = recipe.slice_sources(place.slice_index)
+        shapes = {}
+        for source, name in zip(sources, place.inputs, strict=True):
+            checkpoint = models.sources[source.model].checkpoint
+            if name not in checkpoint.tensors and name not in checkpoint.aliases:
+                raise PreflightError(
+                    f"slice {place.slice_index}: {source.model!r} lacks {name!r}, which {sources[0].model!r} "
+                    "has. Merge models of one architecture."
+                )
+            shapes[source.model] = checkpoint.info(name).shape
+        if len(set(shapes.values())) > 1:
+            raise PreflightError(
+                f"slice {place.slice_index}: {place.name!r} has different shapes, "
+                f"{', '.join(f'{list(shape)} in {model!r}' for model, shape in shapes.items())}. "
+                "Merge models of one architecture and vocabulary."
+            )
+
+
+def _info(given: Input) -> TensorInfo:
+    return given.source.checkpoint.info(given.name)
+
+
+def _is_common(inputs: Sequence[Input]) -> bool:
+    """Tell whether all inputs are one stored tensor that no adapter changes."""
+    first = inputs[0]
+    return all(
+        given.delta() is None and given.source.directory == first.source.directory and given.name == first.name
+        for given in inputs
+    )
+
+
+def _require_equal(inputs: Sequence[Input]) -> None:
+    first = inputs[0].source.read(inputs[0].name)
+    for given in inputs[1:]:
+        if not torch.equal(first, given.source.read(given.name)):
+            raise PreflightError(
+                f"{given.name!r} holds whole numbers, which can't be averaged, and they differ between "
+                f"{str(inputs[0].source.ref)!r} and {str(given.source.ref)!r}. Merge models with the same buffers."
+            )
 
 
 def _require_experts(method: Method, models: list[str]) -> None:

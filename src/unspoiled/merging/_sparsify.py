@@ -80,7 +80,7 @@ class Sparse:
 
 
 def keep_largest(tensor: TensorBlocks, density: Sequence[float], *, rescale: bool) -> list[Sparse]:
-    """Keep each task vector's max(1, ⌊density · n⌋) entries of the largest magnitude.
+    """Keep each task vector's max(1, ⌊density · n⌋) entries of the largest magnitude; a density of 0 keeps none.
 
     Args:
         tensor: The task vectors.
@@ -88,7 +88,7 @@ def keep_largest(tensor: TensorBlocks, density: Sequence[float], *, rescale: boo
         rescale: Restore the L1 norm.
     """
     size = _size(tensor)
-    counts = [[max(1, int(share * size))] if share < 1 else [] for share in density]
+    counts = [[max(1, int(share * size)) if share > 0 else 0] if share < 1 else [] for share in density]
     found = _magnitude_cuts(tensor, counts)
     return _scaled(tensor, [ByMagnitude(*cut) if cut else Everything() for cut in found], rescale=rescale)
 

@@ -64,7 +64,7 @@ def merge_to_directory(
     """
     plan = MergePlan(recipe, models, read=_read_rows)
     budget = _Budget(plan, memory)
-    check_free_space(destination.parent, plan.output.nbytes(plan.dtype) + _SMALL_FILES)
+    check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
         with CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
@@ -76,7 +76,7 @@ def merge_to_directory(
             recipe_yaml=recipe.to_yaml(),
             chat_template=chat_template if chat_template is not None else _own_template(recipe),
             extra=files,
-            tie_word_embeddings=plan.output.tied,
+            tie_word_embeddings=plan.tied,
             tokenizer=tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory,
         )
 
@@ -90,8 +90,7 @@ def _write_all(
     progress: Callable[[int, int], None],
 ) -> None:
     """Merge every tensor and write its blocks, `threads` tensors at a time, the largest first."""
-    total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in plan.tensors.values())
-    done = 0
+    total, done = plan.nbytes, 0
     counting = Lock()
 
     def write(tensor: PlannedTensor) -> None:
@@ -154,6 +153,12 @@ def _working_bytes(tensor: PlannedTensor) -> int:
 
 
 def _read_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
+    """Read rows into memory of their own; nothing of the file stays mapped."""
+    shape = source.checkpoint.info(name).shape
+    if len(shape) == 2:
+        return source.read_rows(name, start, stop)
+    if len(shape) < 2:
+        return as_matrix(source.read_rows(name, 0, shape[0] if shape else 1))
     return as_matrix(source.read(name))[start:stop]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 Models = dict[str, dict[str, Tensor]]
 
-HIDDEN, KEYS, INTERMEDIATE, VOCABULARY, LAYERS = 8, 4, 11, 6, 3
+HIDDEN, KEYS, INTERMEDIATE, VOCABULARY, LAYERS = 8, 4, 11, 5, 3
 PARTS = {
     "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
     "self_attn.k_proj.weight": (KEYS, HIDDEN),

@@ -20,7 +20,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save
-from wanted import LAYER_SUFFIXES, METHOD_TENSORS, wanted
+from wanted import LAYER_SUFFIXES, LEFT_OUT, METHOD_TENSORS, wanted
 
 HERE = Path(__file__).parent
 SEED = 20240614
@@ -38,7 +38,8 @@ def main() -> None:
         for case, recipe in wanted().items():
             merged = merge(recipe, Path("merged") / case)
             names = layer_tensors(merged) if case.startswith("layers/") else METHOD_TENSORS
-            cases[case] = {"recipe": recipe} | ({"tensors": names} if names is not METHOD_TENSORS else {})
+            names = [name for name in names if name not in LEFT_OUT.get(case, [])]
+            cases[case] = {"recipe": recipe} | ({"tensors": names} if names != METHOD_TENSORS else {})
             values[case] = torch.cat([merged[name].flatten() for name in names])
     found = {"mergekit": importlib.metadata.version("mergekit"), "torch": torch.__version__, "seed": SEED}
     lines = [f"{json.dumps(case)}: {json.dumps(content)}" for case, content in cases.items()]

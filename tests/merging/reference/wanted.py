@@ -22,6 +22,20 @@ METHOD_TENSORS = [
 ]
 """The tensors kept of a case that is about a method: each kind of input of `inputs.py` is among them."""
 
+_ANTIPARALLEL = "model.layers.1.self_attn.k_proj.weight"
+LEFT_OUT = {
+    case: [_ANTIPARALLEL]
+    for case in (
+        "karcher/parallel",
+        "nuslerp/columns",
+        "nuslerp/negative",
+        "nuslerp/parallel",
+        "nuslerp/parallel_columns",
+        "nuslerp/rows",
+    )
+}
+"""Tensors not kept of a case: between v and nearly -v, rounding of the cosine decides which way the arc goes."""
+
 LAYER_SUFFIXES = ["self_attn.k_proj.weight", "mlp.up_proj.weight", "input_layernorm.weight"]
 """The tensors kept of each layer of a case that is about layers."""
 
@@ -151,6 +165,8 @@ def task_vector_cases() -> dict[str, Recipe]:
         cases[f"{method}/other_normalize"] = recipe(method, models, "base", normalize=method != "della")
         cases[f"{method}/defaults"] = recipe(method, weighted(0.2, -0.5, 1.3), "base")
         cases[f"{method}/density_0"] = recipe(method, weighted(0.2, 0.5, density=0), "base")
+        if method.startswith("della"):
+            continue
         models = weighted(0.2, 0.5, density=1)
         cases[f"{method}/rescale_off"] = recipe(method, models, "base", rescale=False, **{"lambda": 0.6})
     return cases
@@ -265,6 +281,13 @@ def layer_cases() -> dict[str, Recipe]:
         "layers/dropped": sliced("passthrough", [{"sources": [source("a", 0, 1)]}, {"sources": [source("a", 2, 3)]}]),
         "layers/other_layer_of_each": sliced(
             "linear", [{"sources": [source("a", 0, 2, weight=0.3), source("b", 1, 3, weight=0.9)]}]
+        ),
+        "layers/more_sources_in_the_last_slice": sliced(
+            "linear",
+            [
+                {"sources": [source("c", 0, 1, weight=1.0)]},
+                {"sources": [source("a", 1, 3, weight=0.3), source("b", 1, 3, weight=0.9)]},
+            ],
         ),
         "layers/modules": {
             "merge_method": "linear",

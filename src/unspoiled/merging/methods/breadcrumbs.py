@@ -56,7 +56,7 @@ def breadcrumbs(
     """Return θ = θ_base + λ · Σ wᵢ τ̂ᵢ, float32, of the base's shape.
 
     τ̂ᵢ drops the ⌊gamma · n⌋ largest entries of τᵢ, then the smallest until ⌊density · n⌋ are left, n being the size of
-    the tensor; these are mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
+    the tensor: mergekit's semantics.
 
     Args:
         base: The base's rows, any floating dtype.
@@ -106,7 +106,7 @@ def breadcrumbs_ties(
     """Return θ = θ_base + λ · Σ_{i agrees} wᵢ τ̂ᵢ, float32, of the base's shape.
 
     τ̂ᵢ drops the ⌊gamma · n⌋ largest entries of τᵢ, then the smallest until ⌊density · n⌋ are left, n being the size of
-    the tensor; these are mergekit's semantics, but that it drops a whole tensor in which ⌊gamma · n⌋ is 0.
+    the tensor: mergekit's semantics.
     An entry agrees if it has the sign of Σ wᵢ τ̂ᵢ, as in `ties`.
 
     Args:

@@ -43,8 +43,9 @@ def ties(
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ_{i agrees} wᵢ τ̂ᵢ / Σ_{i agrees} wᵢ, float32, of the base's shape.
 
-    τ̂ᵢ keeps the max(1, ⌊density · n⌋) entries of τᵢ that are largest in magnitude, n being the size of the tensor; of
-    equal magnitudes the earlier. An entry agrees if it isn't zero and has the sign of Σ wᵢ τ̂ᵢ, a sum of zero counting
+    τ̂ᵢ keeps the max(1, ⌊density · n⌋) entries of τᵢ that are largest in magnitude (none if density is 0), n being the
+    size of the tensor; of equal magnitudes the earlier.
+    An entry agrees if it isn't zero and has the sign of Σ wᵢ τ̂ᵢ, a sum of zero counting
     as positive. These are mergekit's semantics; the paper's code elects by Σ τ̂ᵢ, without the weights.
 
     Args:

@@ -1,0 +1,104 @@
+"""Arcee Fusion: take the changes of another model that stand out, and leave the rest of the base."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unspoiled.merging._method import Block, TensorBlocks, method
+from unspoiled.merging._operands import Operand, dense
+
+_SMOOTHING = 1e-8  # is added to probabilities, as in mergekit
+
+
+@dataclass(frozen=True)
+class Standout:
+    """What stands out in a tensor.
+
+    Attributes:
+        divergence: KL divergence of each row, float32 [rows].
+        threshold: The least importance that is taken.
+    """
+
+    divergence: Tensor
+    threshold: float
+
+
+def _measure(tensor: TensorBlocks) -> Standout:
+    divergence = torch.cat([_divergence(block) for block in tensor])
+
+    def importances() -> Iterator[Tensor]:
+        for block in tensor:
+            yield _importance(_delta(_other(block), _base(block)), divergence, block.first)
+
+    lower, median, upper = _quantiles(importances, (0.25, 0.5, 0.75))
+    return Standout(divergence, float(median + np.float32(1.5) * (upper - lower)))
+
+
+@method(
+    "arcee_fusion",
+    operands="tensors",
+    base="required",
+    experts=(1, 1),
+    paper="of mergekit: Goddard et al., Arcee's MergeKit, arXiv 2403.13257",
+    parameters=[],
+    measure=_measure,
+)
+def arcee_fusion(base: Tensor, tensors: Sequence[Operand], *, measured: Standout, first: int) -> Tensor:
+    """Return θ = θ_base + [I ≥ median(I) + 1.5 (q₇₅(I) − q₂₅(I))] · τ, float32, for the importance I.
+
+    I = |τ| · KL(softmax(θ) ‖ softmax(θ_base)), τ = θ − θ_base; the divergence is of rows (of the last dimension),
+    computed in float64, the quantiles are of the whole tensor: the value at place ⌊q (n − 1)⌋ in rising order.
+
+    Args:
+        base: The base's tensor.
+        tensors: The other model's.
+        measured: The rows' divergences and the threshold.
+        first: The block's place in the tensor, in elements.
+    """
+    delta = _delta(tensors[0], base)
+    importance = _importance(delta, measured.divergence, first)
+    taken = torch.ge(importance, measured.threshold, out=torch.empty_like(importance))
+    return delta.mul_(taken).add_(base)
+
+
+def _quantiles(values: Callable[[], Iterator[Tensor]], fractions: Sequence[float]) -> list[np.float32]:
+    """Return the values at the places ⌊q (n − 1)⌋ in rising order.
+
+    Args:
+        values: Gives the blocks of one tensor, float32 ≥ 0.
+        fractions: The q, in [0, 1].
+    """
+    every = np.concatenate([block.reshape(-1).cpu().numpy() for block in values()])
+    places = [int(q * (len(every) - 1)) for q in fractions]
+    every.partition(places)
+    return [every[place] for place in places]
+
+
+def _divergence(block: Block) -> Tensor:
+    """Return Σ p log(p / q) for each row; in float64, since in float32 rounding hides that of close models."""
+    p = torch.softmax(dense(_other(block)).double(), dim=-1).add_(_SMOOTHING)
+    q = torch.softmax(_base(block).double(), dim=-1).add_(_SMOOTHING)
+    return (p / q).log_().mul_(p).sum(-1).clamp_(min=0.0).float()
+
+
+def _importance(delta: Tensor, divergence: Tensor, first: int) -> Tensor:
+    rows, width = delta.shape
+    start = first // width
+    return delta.abs().mul_(divergence[start : start + rows].unsqueeze(-1))
+
+
+def _delta(other: Operand, base: Tensor) -> Tensor:
+    return dense(other) - base.float()
+
+
+def _base(block: Block) -> Tensor:
+    assert block.base is not None
+    return block.base
+
+
+def _other(block: Block) -> Operand:
+    (other,) = block.operands
+    return other
