@@ -24,6 +24,7 @@ from unspoiled.merging._operands import (
 )
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
 from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
+from unspoiled.merging._statistics import Statistic, StatisticsFile, StatisticsOf, statistic_name
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import materialize, merge_to_directory
 
@@ -42,6 +43,9 @@ __all__ = [
     "Models",
     "Operand",
     "Parameter",
+    "Statistic",
+    "StatisticsFile",
+    "StatisticsOf",
     "TensorBlocks",
     "Weights",
     "WholeTensor",
@@ -53,5 +57,6 @@ __all__ = [
     "materialize",
     "merge_to_directory",
     "method",
+    "statistic_name",
     "sum_scaled",
 ]

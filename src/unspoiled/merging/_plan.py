@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from unspoiled.checkpoints import (
     output_layout,
     tensor_problems,
 )
-from unspoiled.config import Recipe, layer_stack, stack_depths
+from unspoiled.config import ModelEntry, Recipe, SliceSource, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor, RowReader, mapped_rows
 from unspoiled.merging._method import Method, Parameter, Value, get_method
 from unspoiled.merging._places import Place, places
+from unspoiled.merging._statistics import StatisticsFile
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,10 +38,12 @@ class Models:
     Attributes:
         sources: Every model that a recipe names, those that only give tokens included.
         token_donors: The names of those whose tokens are all that is taken.
+        statistics: The statistics files, by their paths in the recipes.
     """
 
     sources: dict[str, ModelSource]
     token_donors: frozenset[str] = frozenset()
+    statistics: Mapping[str, StatisticsFile] = field(default_factory=dict)
 
     @classmethod
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
@@ -50,7 +53,9 @@ class Models:
         cache: dict[Path, Checkpoint] = {}
         names = sorted({name for recipe in recipes for name in recipe.model_names})
         sources = {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}
-        return cls(sources, frozenset(names).difference(name for recipe in recipes for name in merged_names(recipe)))
+        donors = frozenset(names).difference(name for recipe in recipes for name in merged_names(recipe))
+        files = {entry.statistics for recipe in recipes for entry in recipe.models if entry.statistics is not None}
+        return cls(sources, donors, {path: StatisticsFile.open(directory / path) for path in sorted(files)})
 
     @cached_property
     def output(self) -> OutputLayout:
@@ -156,6 +161,7 @@ class MergePlan:
             inputs,
             copied=whole_numbers or (self.method.keeps_common(merge) and _is_common(everything)),
             read=read,
+            statistics=tuple(part.statistics) if info.dtype.is_floating_point else (),
         )
 
     def _value(self, parameter: Parameter, index: int | None, place: Place) -> Value:
@@ -212,11 +218,13 @@ class _SliceModels:
         base_index: Where the base's tensor names are among those of the slice's sources: its own place, or, if it
             isn't one of them, that of the first source, whose names it then shares.
         experts: The models to merge, by their place among the slice's sources.
+        statistics: Each expert's statistics file; empty where the method takes none.
     """
 
     base: ModelSource | None
     base_index: int
     experts: dict[int, ModelSource]
+    statistics: Sequence[StatisticsFile]
 
     @classmethod
     def of(cls, recipe: Recipe, index: int, method: Method, models: Models) -> _SliceModels:
@@ -248,7 +256,27 @@ class _SliceModels:
                     f"slice {index} merges different layers {sorted(map(list, ranges))}, and doesn't say which of the "
                     f"base's: list {base!r} among its sources, with its layer_range."
                 )
-        return cls(models.sources[base] if base else None, base_index, experts)
+        statistics = _statistics(method, [sources[i] for i in experts], models)
+        return cls(models.sources[base] if base else None, base_index, experts, statistics)
+
+
+def _statistics(method: Method, sources: Sequence[ModelEntry | SliceSource], models: Models) -> list[StatisticsFile]:
+    """Return the statistics files of the experts, which all name one or none as the method has it."""
+    found: list[StatisticsFile] = []
+    for source in sources:
+        path = source.statistics if isinstance(source, ModelEntry) else None
+        if bool(method.statistics) != (path is not None):
+            kinds = ", ".join(statistic.kind for statistic in method.statistics)
+            raise ConfigError(
+                f"{method.name!r} needs the statistics ({kinds}) of each expert's data, and model {source.model!r} "
+                "names no `statistics` file. Collect them with `unspoiled statistics`; slices can't have any."
+                if method.statistics
+                else f"model {source.model!r} names a `statistics` file, which {method.name!r} does not use: remove it."
+            )
+        if path is not None:
+            found.append(models.statistics[path])
+            found[-1].require([statistic.kind for statistic in method.statistics])
+    return found
 
 
 def _require_opened(recipe: Recipe, models: Models) -> None:
