@@ -50,13 +50,6 @@ def test_the_unit_of_the_information_does_not_matter() -> None:
     torch.testing.assert_close(fisher(tensors, tiny, [1.0, 1.0]), fisher(tensors, information, [1.0, 1.0]))
 
 
-def test_a_tensor_without_information_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the model at place 1 have no `fisher`"):
-        get_method("fisher")(
-            None, [torch.ones(1, 2)] * 2, statistics=[{"fisher": torch.ones(1, 2)}.get, {}.get], weight=[1.0, 1.0]
-        )
-
-
 def _least_squares(tensors: list[Tensor], inputs: list[Tensor], weight: list[float]) -> Tensor:
     """Solve min Σ wᵢ/nᵢ ‖X_i Wᵀ − X_i W_iᵀ‖² by stacking the rows, in float64."""
     rows = [x.double() * (w / len(x)) ** 0.5 for x, w in zip(inputs, weight, strict=True)]
@@ -126,3 +119,44 @@ def test_inputs_of_some_models_alone_are_refused() -> None:
             weight=[1.0, 1.0],
             alpha=0.9,
         )
+
+
+def led(base: Tensor, tensors: list[Tensor], scores: list[tuple[Tensor, Tensor]], density: list[float]) -> Tensor:
+    readers: list[Reader] = [{"importance": own, "base_importance": before}.get for own, before in scores]
+    deltas = [tensor - base for tensor in tensors]
+    return get_method("led")(base, deltas, statistics=readers, density=density, weight=[1.0] * len(tensors))
+
+
+def test_led_by_hand() -> None:
+    base = torch.zeros(1, 6)
+    first, second = torch.full((1, 6), 1.0), torch.full((1, 6), 2.0)
+    # the first expert locates entries 0, 1, 2 in itself and 1, 2, 3 in the base: 1 and 2 are elected
+    scores_of_first = (torch.tensor([[9.0, 8, 7, 1, 1, 1]]), torch.tensor([[1.0, 8, 7, 9, 1, 1]]))
+    # the second 2, 3, 4 in both; entry 2 is claimed by both experts, and goes to neither
+    scores_of_second = (torch.tensor([[1.0, 1, 5, 6, 7, 1]]),) * 2
+    merged = led(base, [first, second], [scores_of_first, scores_of_second], [0.5, 0.5])
+    assert torch.equal(merged, torch.tensor([[0.0, 1.0, 0.0, 2.0, 2.0, 0.0]]))
+
+
+def test_led_against_sorting() -> None:
+    """The masks by a full sort of every score, as the paper defines them."""
+    base, tensors = random(9, 11), [random(9, 11, seed=seed) for seed in (1, 2, 3)]
+    scores = [(random(9, 11, seed=10 + i).abs(), random(9, 11, seed=20 + i).abs()) for i in range(3)]
+    density = [0.3, 0.5, 0.8]
+    elected = []
+    for pair, share in zip(scores, density, strict=True):
+        limits = [score.flatten().sort(descending=True).values[int(share * 99) - 1] for score in pair]
+        elected.append((pair[0] >= limits[0]) & (pair[1] >= limits[1]))
+    wanted = base.clone()
+    for i, tensor in enumerate(tensors):
+        others = torch.stack([one for j, one in enumerate(elected) if j != i]).any(dim=0)
+        mine = elected[i] & ~others
+        wanted[mine] = tensor[mine]
+    torch.testing.assert_close(led(base, tensors, scores, density), wanted)
+
+
+def test_led_keeps_nothing_at_zero_and_a_lone_expert_at_one() -> None:
+    base, tensor = random(4, 4), random(4, 4, seed=1)
+    scores = [(random(4, 4, seed=2).abs(), random(4, 4, seed=3).abs())]
+    assert torch.equal(led(base, [tensor], scores, [0.0]), base)
+    torch.testing.assert_close(led(base, [tensor], scores, [1.0]), tensor)

@@ -23,8 +23,8 @@ from unspoiled.merging._operands import (
     sum_scaled,
 )
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
-from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging._statistics import Statistic, StatisticsFile, StatisticsOf, statistic_name
+from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stream import materialize, merge_to_directory
 

@@ -143,8 +143,8 @@ class PlannedTensor:
         def read(kind: str) -> Tensor | None:
             if not by_rows[kind]:
                 return file.read(kind, given.name)
-            found = file.read(kind, given.name, shape=self.shape, start=start * width, stop=stop * width)
-            return None if found is None else found.view(stop - start, width)
+            found = file.read_rows(kind, given.name, self.shape, start * width, stop * width)
+            return found.view(stop - start, width)
 
         return read
 

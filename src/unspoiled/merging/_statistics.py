@@ -15,7 +15,7 @@ from unspoiled.checkpoints import TensorInfo, read_header, require_finite
 from unspoiled.errors import CheckpointError, ConfigError
 
 StatisticsOf: TypeAlias = Callable[[str], Tensor | None]
-"""Returns one expert's statistic of a kind for the rows at hand, or None where its file has none for the tensor."""
+"""Returns one expert's statistic of a kind for the rows at hand; None where its file has none and needs none."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Statistic:
 
     Attributes:
         kind: Its name.
-        by_rows: It has the tensor's shape, so that a block of rows has its own part; else it is given whole.
+        by_rows: It has the tensor's shape, so that a block of rows has its own part, and every tensor has it; else it
+            is given whole, to those tensors that have it.
     """
 
     kind: str
@@ -75,6 +76,21 @@ class StatisticsFile:
                 f"the statistics file {str(self.path)!r} has no {missing[0]!r} (it has: {', '.join(sorted(held))}). "
                 "Collect that kind with `unspoiled statistics`."
             )
+
+    def read_rows(self, kind: str, tensor: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
+        """Return elements [start, stop) of the statistic of that kind for a tensor of that shape, float32.
+
+        Raises:
+            ConfigError: The file has none for the tensor.
+            CheckpointError: As in `read`.
+        """
+        found = self.read(kind, tensor, shape=shape, start=start, stop=stop)
+        if found is None:
+            raise ConfigError(
+                f"the statistics file {str(self.path)!r} has no {statistic_name(kind, tensor)!r}. Collect the "
+                "statistics of this very model; one whose output head is tied has none for an untied head."
+            )
+        return found
 
     def read(
         self, kind: str, tensor: str, *, shape: tuple[int, ...] | None = None, start: int = 0, stop: int | None = None

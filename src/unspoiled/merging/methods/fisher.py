@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unspoiled.errors import ConfigError
 from unspoiled.merging._method import Parameter, method
 from unspoiled.merging._operands import Operand, dense, sum_scaled, total_weight
 from unspoiled.merging._statistics import Statistic, StatisticsOf
@@ -34,18 +33,14 @@ def fisher(
         weight: wᵢ ≥ 0; the paper's λᵢ.
 
     Raises:
-        ConfigError: A model's statistics have no Fisher information for the tensor, or the weights sum to zero.
+        ConfigError: The weights sum to zero.
     """
     average = 1 / total_weight(weight, "fisher")
     values = [dense(tensor) for tensor in tensors]
     total, information = torch.zeros_like(values[0]), torch.zeros_like(values[0])
-    for i, (value, w) in enumerate(zip(values, weight, strict=True)):
-        found = statistics[i]("fisher")
-        if found is None:
-            raise ConfigError(
-                f"the statistics of the model at place {i} have no `fisher` for a tensor that is merged. Collect them "
-                "from this very model."
-            )
+    for value, read, w in zip(values, statistics, weight, strict=True):
+        found = read("fisher")
+        assert found is not None
         found = found.to(value.device) * w
         total.addcmul_(value, found)
         information.add_(found)
