@@ -285,6 +285,23 @@ def _refuse_foreign(destination: Path) -> None:
         )
 
 
+@contextmanager
+def scratch_directory(destination: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `destination` for what is needed on the way to it, and remove it afterwards.
+
+    One that a killed process left is swept when `destination` is written the next time.
+    """
+    destination = destination.absolute()
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(destination)
+    scratch, descriptor = _make_locked_directory(destination, "staging")
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(descriptor)
+
+
 def _make_locked_directory(destination: Path, kind: str) -> tuple[Path, int]:
     """Create `.NAME.KIND-PID-RANDOM` and lock it, so that others know it is alive while we are."""
     while True:

@@ -5,6 +5,7 @@ from unspoiled.checkpoints._finish import (
     RECIPE_NAME,
     FileRecord,
     Manifest,
+    config_of_layers,
     finish_checkpoint,
     merged_config,
     read_manifest,
@@ -13,7 +14,7 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo, read_header
-from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems
+from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems, tokenizer_findings
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
@@ -46,6 +47,7 @@ __all__ = [
     "chat_template",
     "choose_chat_template",
     "compare_tokenizers",
+    "config_of_layers",
     "embedding_names",
     "finish_checkpoint",
     "is_input_side",
@@ -62,6 +64,7 @@ __all__ = [
     "require_finite",
     "tensor_problems",
     "tied_names",
+    "tokenizer_findings",
     "tokenizer_signature",
     "verify_manifest",
     "write_manifest",

@@ -1,7 +1,7 @@
 """Complete a merged checkpoint: config, tokenizer, recipe, and last the manifest that proves it whole."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,8 @@ RECIPE_NAME = "mergekit_config.yml"
 """The name under which mergekit, and the hub's model pages, look for a merge's recipe."""
 
 _FORMAT = 1
+
+_LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,31 @@ def finish_checkpoint(
     extra: Mapping[str, str] | None = None,
     tie_word_embeddings: bool | None = None,
     tokenizer: Path | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Add to the weights in `staging` everything a checkpoint needs, and write the completion manifest last.
 
     Args:
         staging: The directory in which `CheckpointWriter` wrote the weights.
-        source: The model whose config the merge takes, and its generation config if `tokenizer` has none.
+        source: The model whose config the merge takes, and its generation config if `tokenizer` has none. A raw file
+            without a config gives neither.
         dtype: The dtype of the weights, recorded in the config.
         recipe_yaml: The recipe in mergekit's YAML, written as `mergekit_config.yml`.
         chat_template: The chat template of the merged model; None keeps the tokenizer's own.
         extra: Further files, name → text, such as the model card.
         tie_word_embeddings: Whether the head is the embedding (`output_layout(...).tied`); None keeps the
             source's.
-        tokenizer: The directory to take the tokenizer and the generation config from; None for the source's.
+        tokenizer: The directory to take the tokenizer and the generation config from; None for the source's, `staging`
+            if they are there.
+        config: The config in place of the source's, where layers or vocabulary are others.
 
     Raises:
         CheckpointError: a damaged or unsafe file in the source, or a name in `extra` that is taken or unsafe.
     """
     tokenizer = source.tokenizer_directory if tokenizer is None else tokenizer
-    config = merged_config(source.checkpoint.config, dtype, tie_word_embeddings)
-    write_json_atomic(staging / "config.json", config)
+    config = source.checkpoint.config if config is None else config
+    if config:
+        write_json_atomic(staging / "config.json", merged_config(config, dtype, tie_word_embeddings))
     # the tokens that end a turn belong to the template, so the generation config goes with the tokenizer
     has_own = (tokenizer / "generation_config.json").exists()
     _copy(tokenizer if has_own else source.directory, staging, "generation_config.json")
@@ -110,6 +117,24 @@ def merged_config(
         return result
 
     return adapt(config, top=True)
+
+
+def config_of_layers(config: Mapping[str, Any], origins: Sequence[int]) -> dict[str, Any]:
+    """Return a config for a model of other layers: their number, and every list with an entry per layer.
+
+    Args:
+        config: The config of the model whose layers they were.
+        origins: For each layer of the new model, the layer it was.
+    """
+    count = next((config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)), None)
+    adapted = {
+        key: [value[layer] for layer in origins] if isinstance(value, list) and len(value) == count else value
+        for key, value in config.items()
+    }
+    adapted |= {key: len(origins) for key in _LAYER_COUNTS if key in config}
+    if isinstance(config.get("text_config"), Mapping):
+        adapted["text_config"] = config_of_layers(config["text_config"], origins)
+    return adapted
 
 
 def write_manifest(directory: Path) -> None:

@@ -12,6 +12,7 @@ from unspoiled.checkpoints._header import DTYPE_NAMES
 from unspoiled.checkpoints._reader import listed
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, output_layout, text_config
 from unspoiled.checkpoints._tokenizer import TOKENIZER_FILES, template_differences, vocabulary_differences
+from unspoiled.checkpoints._tying import embedding_names
 from unspoiled.errors import CheckpointError, PreflightError
 from unspoiled.files import free_bytes
 
@@ -96,7 +97,7 @@ def preflight(
                 )
             if bool(expert.checkpoint.aliases) != bool(base.checkpoint.aliases):
                 warnings.append(f"expert {name!r}: only one of it and the base has a tied head; the merge's is untied")
-        vocabulary, other = _tokenizer_findings(name, base, expert)
+        vocabulary, other = tokenizer_findings(name, base, expert)
         problems += vocabulary
         warnings += other
     layout = output_layout([base, *experts.values()])
@@ -139,7 +140,7 @@ def _rope_base(model: ModelSource) -> object:
     return config.get("rope_theta", nested)
 
 
-def tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
+def tensor_problems(name: str, base: ModelSource, expert: ModelSource, *, rows_differ: bool = False) -> list[str]:
     """Return why two models' tensors can't be merged, one item for each kind of difference; an empty list if they can.
 
     Integer and boolean tensors have no mean, so they must be equal. A tied head counts as there in either form.
@@ -148,7 +149,9 @@ def tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[s
         name: The expert's name in the messages.
         base: The model to compare with.
         expert: The model that the messages are about.
+        rows_differ: Embeddings and heads may have different numbers of rows, as their vocabularies are mapped.
     """
+    ours, others = (_shapes(model, without_rows=rows_differ) for model in (base, expert))
     known = base.tensors.keys() | base.checkpoint.aliases.keys()
     theirs = expert.tensors.keys() | expert.checkpoint.aliases.keys()
     problems = []
@@ -157,14 +160,20 @@ def tensor_problems(name: str, base: ModelSource, expert: ModelSource) -> list[s
     if extra := sorted(expert.tensors.keys() - known):
         problems.append(f"expert {name!r}: has {len(extra)} tensors that the base lacks: {listed(extra)}")
     shapes = [
-        f"{tensor!r} {list(expert.tensors[tensor].shape)} instead of {list(base.tensors[tensor].shape)}"
-        for tensor in sorted(base.tensors.keys() & expert.tensors.keys())
-        if base.tensors[tensor].shape != expert.tensors[tensor].shape
+        f"{tensor!r} {list(others[tensor])} instead of {list(ours[tensor])}"
+        for tensor in sorted(ours.keys() & others.keys())
+        if ours[tensor] != others[tensor]
     ]
     if shapes:
         rest = f" and {len(shapes) - 8} more" if len(shapes) > 8 else ""
         problems.append(f"expert {name!r}: other shapes than the base: {', '.join(shapes[:8])}{rest}")
     return problems + _buffer_problems(name, base, expert)
+
+
+def _shapes(model: ModelSource, *, without_rows: bool) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's tensors; those with one row per token without the rows, if asked."""
+    shapes = {name: info.shape for name, info in model.tensors.items()}
+    return shapes | {name: shapes[name][1:] for name in embedding_names(shapes) if without_rows}
 
 
 def _buffer_problems(name: str, base: ModelSource, expert: ModelSource) -> list[str]:
@@ -190,7 +199,12 @@ def _same_values(base: ModelSource, expert: ModelSource, tensor: str) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tuple[list[str], list[str]]:
+def tokenizer_findings(name: str, base: ModelSource, expert: ModelSource) -> tuple[list[str], list[str]]:
+    """Return how a model's tokenizer differs from the base's: what makes a merge meaningless, and what is to be known.
+
+    The first are differences of the vocabulary, for which the same row means different tokens; the second those of
+    special tokens' roles and chat templates.
+    """
     one, other = base.tokenizer_directory, expert.tokenizer_directory
     if one.resolve() == other.resolve() or not (_has_tokenizer(one) or _has_tokenizer(other)):
         return [], []

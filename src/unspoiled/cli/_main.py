@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
+from unspoiled.cli._size import size
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SET = click.option(
     help="Replace a value of the config: search.trials=20.",
 )
 _FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
+_DTYPE = click.Choice(["float32", "bfloat16", "float16"])
 _QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
 
 
@@ -122,25 +124,51 @@ def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--dtype", type=_DTYPE, help="Of the weights written. Default: the recipe's, else the base's.")
+@click.option("--shard-size", type=size, metavar="SIZE", default="5GB", show_default=True, help="Largest weight file.")
+@click.option(
+    "--memory", type=size, metavar="SIZE", default="2GiB", show_default=True, help="What tensors at work may take."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Tensors at work at a time. Default: one a processor.")
 @_QUIET
-def merge(recipe: Path, out: Path, quiet: bool) -> None:
+def merge(
+    recipe: Path, out: Path, dtype: Dtype | None, shard_size: int, memory: int, threads: int | None, quiet: bool
+) -> None:
     """Merge by a mergekit RECIPE (YAML) into the directory OUT.
 
-    Relative model paths are relative to the recipe's directory.
+    Relative model paths are relative to the recipe's directory. A file of several
+    recipes, separated by ---, is merged stage by stage.
     """
-    from unspoiled.config import read_recipe
-    from unspoiled.merging import Models, merge_to_directory
+    from unspoiled.cli._console import ConsoleWatcher
+    from unspoiled.config import read_recipes
+    from unspoiled.merging import merge_stages
 
-    parsed = read_recipe(recipe)
-    models = Models.open([parsed], recipe.resolve().parent)
-    _with_progress("merge", quiet, lambda report: merge_to_directory(parsed, models, out, progress=report))
+    *earlier, last = read_recipes(recipe)
+    if dtype is not None:
+        last = last.model_copy(update={"out_dtype": dtype})
+    watcher = ConsoleWatcher(quiet=quiet)
+    watcher.begin("merge")
+    try:
+        notes = merge_stages(
+            [*earlier, last],
+            recipe.resolve().parent,
+            out,
+            shard_size=shard_size,
+            memory=memory,
+            threads=threads,
+            progress=lambda stage, done, total: watcher.advance(f"{stage}, MB", done // 10**6, total // 10**6),
+        )
+    finally:
+        watcher.close()
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(_shown(out))
 
 
 @cli.command()
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Default: the checkpoint's.")
+@click.option("--dtype", type=_DTYPE, help="Default: the checkpoint's.")
 @_QUIET
 def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None:
     """Write MODEL (`checkpoint+adapter`) as a full checkpoint into the directory OUT."""
@@ -157,7 +185,7 @@ def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None
 @click.option("--rank", type=click.IntRange(min=1), required=True, help="Rank of the adapter.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only tensors of such names, as '*.self_attn.*'.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No tensors of such names.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--dtype", type=_DTYPE, default="float32", show_default=True)
 @click.option(
     "--ignore-other-tensors",
     is_flag=True,

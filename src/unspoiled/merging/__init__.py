@@ -26,10 +26,13 @@ from unspoiled.merging._plan import DTYPES, MergePlan, Models
 from unspoiled.merging._statistics import Statistic, StatisticsFile, StatisticsOf, statistic_name
 from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging.live import LiveModel
-from unspoiled.merging.stream import materialize, merge_to_directory
+from unspoiled.merging.stages import merge_stages
+from unspoiled.merging.stream import MEMORY, SHARD_SIZE, materialize, merge_to_directory
 
 __all__ = [
     "DTYPES",
+    "MEMORY",
+    "SHARD_SIZE",
     "AdaptedTensor",
     "Block",
     "Delta",
@@ -55,6 +58,7 @@ __all__ = [
     "extract_lora",
     "get_method",
     "materialize",
+    "merge_stages",
     "merge_to_directory",
     "method",
     "statistic_name",

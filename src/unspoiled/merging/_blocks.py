@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta, ModelSource
+from unspoiled.merging._embeddings import MappedInput
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
+from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
-
-RowReader = Callable[[ModelSource, str, int, int], Tensor]
-"""Reads rows [start, stop) of a model's tensor, taken as a matrix (its leading dimensions as one)."""
-
-
-def mapped_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
-    """Read rows through the checkpoint's memory map, which keeps them in memory: for work that comes back."""
-    return as_matrix(source.read(name))[start:stop]
-
-
-def as_matrix(tensor: Tensor) -> Tensor:
-    """Return a tensor as [rows, width], its leading dimensions as one; [1, n] for one of fewer than two."""
-    return tensor.reshape(matrix_shape(tensor.shape))
-
-
-def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the (rows, width) of a tensor of that shape as a matrix; a vector or scalar is a single row."""
-    return (1, math.prod(shape)) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
 
 
 @dataclass(frozen=True)
@@ -82,8 +65,8 @@ class PlannedTensor:
     dtype: torch.dtype
     method: Method
     coefficients: dict[str, Value | list[Value]]
-    base: Input | None
-    inputs: tuple[Input, ...]
+    base: Input | MappedInput | None
+    inputs: tuple[Input | MappedInput, ...]
     copied: bool
     read: RowReader = mapped_rows
     statistics: tuple[StatisticsFile, ...] = ()
@@ -148,7 +131,7 @@ class PlannedTensor:
 
         return read
 
-    def _delta(self, given: Input, base: Tensor, start: int, stop: int) -> Operand:
+    def _delta(self, given: Input | MappedInput, base: Tensor, start: int, stop: int) -> Operand:
         assert self.base is not None
         low_rank = given.delta()
         if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
@@ -156,7 +139,7 @@ class PlannedTensor:
         return DenseDelta(_weights(given.rows(self.read, start, stop)), base)
 
 
-def _same_tensor(first: Input, second: Input) -> bool:
+def _same_tensor(first: Input | MappedInput, second: Input | MappedInput) -> bool:
     """Tell whether two inputs are the same stored tensor, their adapters left aside."""
     return first.source.directory == second.source.directory and first.name == second.name
 

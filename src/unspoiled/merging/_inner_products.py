@@ -6,44 +6,62 @@ its weights follow from the inputs' inner products alone. One pass over the tens
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from unspoiled.merging._operands import dense
+from unspoiled.checkpoints import LowRankDelta
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
 
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
 
-_CHUNK = 2**16  # elements of a float32 dot product; the sums of chunks are added in float64
+_CHUNK = 2**16
+"""Elements that are converted and multiplied at a time. Copies of this size stay in the cache, and the allocator keeps
+their memory, where it gives back and faults in anew that of whole blocks."""
 
 
 def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
     """Return the inner products ⟨xᵢ, xⱼ⟩ of a tensor's operands, float64 of shape [experts, experts].
 
-    They are right to about 1e-7 of ‖xᵢ‖ ‖xⱼ‖.
+    The products are float64 too: a float32 dot product of this length is off by several 1e-6 (its rounding has a
+    bias), which would leave the angle between close models, or a sum that nearly cancels out, to chance.
 
     Args:
         tensor: Read once.
         with_base: Put the base before the operands: shape [1 + experts, 1 + experts].
     """
-    total: Tensor | None = None
+    sums: Tensor | None = None
+    count = 0
     for block in tensor:
-        given = [dense(operand).reshape(-1) for operand in block.operands]
+        operands = [*block.operands]
         if with_base:
             assert block.base is not None
-            given.insert(0, dense(block.base).reshape(-1))
-        products = _gram(given)
-        total = products if total is None else total + products
-    assert total is not None, f"{tensor.name} has no elements"
-    return total
+            operands.insert(0, block.base)
+        count = len(operands)
+        dots = torch.stack([torch.stack(slice_) for slice_ in _dots(operands)]).cpu().sum(0)
+        sums = dots if sums is None else sums + dots
+    assert sums is not None, f"{tensor.name} has no elements"
+    products = torch.empty(count, count, dtype=torch.float64)
+    i, j = torch.triu_indices(count, count)
+    products[i, j] = products[j, i] = sums
+    return products
 
 
 def row_gram(operands: list[Tensor]) -> Tensor:
     """Return the inner products row by row: of float32 matrices [rows, width], float64 [rows, experts, experts]."""
-    stacked = torch.stack(operands, dim=1)
-    return (stacked @ stacked.transpose(1, 2)).double()
+    count = len(operands)
+    products = torch.empty(len(operands[0]), count, count, dtype=torch.float64, device=operands[0].device)
+    step = max(1, _CHUNK // max(1, operands[0].shape[-1]))
+    for start in range(0, len(operands[0]), step):
+        rows = slice(start, start + step)
+        wide = [operand[rows].double() for operand in operands]
+        for i, one in enumerate(wide):
+            for j in range(i, count):
+                products[rows, i, j] = products[rows, j, i] = torch.linalg.vecdot(one, wide[j])
+    return products
 
 
 def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
@@ -62,11 +80,24 @@ def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
 
 
-def _gram(vectors: list[Tensor]) -> Tensor:
-    products = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
-    chunks = [torch.split(vector, _CHUNK) for vector in vectors]
-    for i, first in enumerate(chunks):
-        for j in range(i, len(chunks)):
-            dots = torch.stack([torch.dot(one, other) for one, other in zip(first, chunks[j], strict=True)])
-            products[i, j] = products[j, i] = dots.double().sum()
-    return products
+def _rows(operand: Operand, start: int, stop: int) -> Operand:
+    match operand:
+        case LowRankDelta():
+            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
+        case DenseDelta():
+            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
+        case AdaptedTensor():
+            delta = operand.delta
+            return AdaptedTensor(operand.base[start:stop], LowRankDelta(delta.b[start:stop], delta.a, delta.scale))
+        case _:
+            return operand[start:stop]
+
+
+def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
+    """Yield ⟨xᵢ, xⱼ⟩ for i ≤ j, row by row of the upper triangle, for each chunk of a block."""
+    rows, width = operands[0].shape
+    step = max(1, _CHUNK // max(1, width))
+    for start in range(0, rows, step):
+        slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
+        for chunk in zip(*(torch.split(vector, _CHUNK) for vector in slices), strict=True):
+            yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,15 +18,19 @@ from unspoiled.checkpoints import (
     ModelSource,
     OutputLayout,
     TensorInfo,
+    config_of_layers,
+    embedding_names,
     open_model,
     output_layout,
     tensor_problems,
 )
 from unspoiled.config import ModelEntry, Recipe, SliceSource, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
-from unspoiled.merging._blocks import Input, PlannedTensor, RowReader, mapped_rows
+from unspoiled.merging._blocks import Input, PlannedTensor
+from unspoiled.merging._embeddings import MappedEmbedding, MappedInput, recipe_vocabulary
 from unspoiled.merging._method import Method, Parameter, Value, get_method
-from unspoiled.merging._places import Place, places
+from unspoiled.merging._places import Place, layer_origins, places
+from unspoiled.merging._rows import RowReader, mapped_rows
 from unspoiled.merging._statistics import StatisticsFile
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -98,6 +103,7 @@ class MergePlan:
 
     Attributes:
         tensors: The output's tensors, by name, sorted.
+        vocabulary: The merged vocabulary, or None where the models' tokens stay as they are.
         reference: The model whose config the merge takes: the base, or else the first model.
 
     Raises:
@@ -113,12 +119,27 @@ class MergePlan:
         self._slices = [_SliceModels.of(recipe, index, self.method, models) for index in range(recipe.slice_count)]
         self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
         self._require_known_parameters()
-        _require_same_tensors(recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model)
+        self.vocabulary = recipe_vocabulary(recipe, models.sources)
+        _require_same_tensors(
+            recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model, mapped=self.vocabulary is not None
+        )
         found = list(places(recipe, models))
+        self._mapped = self._mapped_embeddings(models, [place.name for place in found])
         if recipe.slices:
-            _require_fitting_layers(recipe, models, found)
+            _require_fitting_layers(recipe, models, [place for place in found if place.name not in self._mapped])
         self.tensors = {place.name: self._plan(place, read) for place in found}
         self.tied = models.output.tied
+        self._models = models
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The merged model's config: the reference's, with the layers and the vocabulary of the merge; {} for raw files."""
+        config = dict(self.reference.checkpoint.config)
+        if config and self.recipe.slices:
+            config = config_of_layers(config, layer_origins(self.recipe))
+        if config and self.vocabulary is not None:
+            config = self.vocabulary.config(config, self._models.sources[self.vocabulary.donor].checkpoint.config)
+        return config
 
     @cached_property
     def nbytes(self) -> int:
@@ -136,12 +157,23 @@ class MergePlan:
             sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
         return max(sizes, key=lambda dtype: sizes[dtype])
 
+    def _mapped_embeddings(self, models: Models, names: Sequence[str]) -> dict[str, MappedEmbedding]:
+        if self.vocabulary is None:
+            return {}
+        if any(statistic.by_rows for statistic in self.method.statistics):
+            raise ConfigError(
+                f"{self.method.name!r} reads statistics row by row, and the models' vocabularies differ or are changed by "
+                "the recipe's `tokenizer`, which moves the rows of the embeddings. Merge models of one vocabulary."
+            )
+        sources = {name: models.sources[name] for name in self.recipe.model_names}
+        return {name: MappedEmbedding(self.vocabulary, sources, name) for name in embedding_names(names)}
+
     def _plan(self, place: Place, read: RowReader) -> PlannedTensor:
         part = self._slices[place.slice_index]
-        inputs = tuple(Input(source, place.inputs[index]) for index, source in part.experts.items())
-        base = None if part.base is None else Input(part.base, place.inputs[part.base_index])
+        inputs = [Input(source, place.inputs[index]) for index, (_, source) in part.experts.items()]
+        base = None if part.base is None else Input(part.base[1], place.inputs[part.base_index])
+        info = _info(base or inputs[0])
         everything = [*([base] if base else []), *inputs]
-        info = _info(everything[0])
         merge: dict[str, Value] = {}
         coefficients: dict[str, Value | list[Value]] = {}
         for parameter in self.method.parameters:
@@ -151,17 +183,27 @@ class MergePlan:
                 coefficients[parameter.argument] = [self._value(parameter, index, place) for index in part.experts]
         if whole_numbers := not info.dtype.is_floating_point:
             _require_equal(everything)
-        return PlannedTensor(
+        planned = PlannedTensor(
             place.name,
             info.shape,
             info.dtype if whole_numbers else self.dtype,
             self.method,
             coefficients,
             base,
-            inputs,
+            tuple(inputs),
             copied=whole_numbers or (self.method.keeps_common(merge) and _is_common(everything)),
             read=read,
             statistics=tuple(part.statistics) if info.dtype.is_floating_point else (),
+        )
+        mapped = self._mapped.get(place.name)
+        if mapped is None:
+            return planned
+        return replace(
+            planned,
+            shape=mapped.shape,
+            base=None if part.base is None else MappedInput(part.base[1], place.name, part.base[0], mapped),
+            inputs=tuple(MappedInput(source, place.name, model, mapped) for model, source in part.experts.values()),
+            copied=False,
         )
 
     def _value(self, parameter: Parameter, index: int | None, place: Place) -> Value:
@@ -214,16 +256,16 @@ class _SliceModels:
     """The models of one slice (whole models are one slice), as the method takes them.
 
     Attributes:
-        base: The base, or None where the method takes none.
+        base: The base and its name, or None where the method takes none.
         base_index: Where the base's tensor names are among those of the slice's sources: its own place, or, if it
             isn't one of them, that of the first source, whose names it then shares.
-        experts: The models to merge, by their place among the slice's sources.
+        experts: The models to merge with their names, by their place among the slice's sources.
         statistics: Each expert's statistics file; empty where the method takes none.
     """
 
-    base: ModelSource | None
+    base: tuple[str, ModelSource] | None
     base_index: int
-    experts: dict[int, ModelSource]
+    experts: dict[int, tuple[str, ModelSource]]
     statistics: Sequence[StatisticsFile]
 
     @classmethod
@@ -246,8 +288,10 @@ class _SliceModels:
                     "the tokenizer's model under tokenizer_source."
                 )
             base = None
-        experts = {i: models.sources[source.model] for i, source in enumerate(sources) if source.model != base}
-        _require_experts(method, [sources[i].model for i in experts])
+        experts = {
+            i: (source.model, models.sources[source.model]) for i, source in enumerate(sources) if source.model != base
+        }
+        _require_experts(method, [model for model, _ in experts.values()])
         base_index = next((i for i, source in enumerate(sources) if source.model == base), 0)
         if recipe.slices and base is not None and sources[base_index].model != base:
             ranges = {source.layer_range for source in recipe.slices[index].sources}
@@ -257,7 +301,7 @@ class _SliceModels:
                     f"base's: list {base!r} among its sources, with its layer_range."
                 )
         statistics = _statistics(method, [sources[i] for i in experts], models)
-        return cls(models.sources[base] if base else None, base_index, experts, statistics)
+        return cls((base, models.sources[base]) if base else None, base_index, experts, statistics)
 
 
 def _statistics(method: Method, sources: Sequence[ModelEntry | SliceSource], models: Models) -> list[StatisticsFile]:
@@ -288,14 +332,17 @@ def _require_opened(recipe: Recipe, models: Models) -> None:
         )
 
 
-def _require_same_tensors(recipe: Recipe, models: Models, reference: str) -> None:
-    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers."""
+def _require_same_tensors(recipe: Recipe, models: Models, reference: str, *, mapped: bool) -> None:
+    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers.
+
+    Where vocabularies are mapped, embeddings may have different numbers of rows.
+    """
     base = models.sources[reference]
     problems = [
         problem
         for name in dict.fromkeys(entry.model for entry in recipe.models)
         if name != reference
-        for problem in tensor_problems(name, base, models.sources[name])
+        for problem in tensor_problems(name, base, models.sources[name], rows_differ=mapped)
     ]
     if problems:
         raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")

@@ -13,12 +13,20 @@ from threading import Condition, Lock
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import CheckpointWriter, ModelSource, finish_checkpoint, require_finite
+from unspoiled.checkpoints import (
+    CheckpointWriter,
+    choose_chat_template,
+    finish_checkpoint,
+    require_finite,
+    tokenizer_findings,
+    write_tokenizer,
+)
 from unspoiled.config import Dtype, ModelEntry, Recipe
-from unspoiled.errors import CheckpointError, ResourceError
+from unspoiled.errors import CheckpointError, PreflightError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
-from unspoiled.merging._blocks import PlannedTensor, as_matrix, matrix_shape
-from unspoiled.merging._plan import MergePlan, Models
+from unspoiled.merging._blocks import PlannedTensor
+from unspoiled.merging._plan import MergePlan, Models, merged_names
+from unspoiled.merging._rows import copied_rows, matrix_shape
 
 SHARD_SIZE = 5_000_000_000
 """The size of one safetensors file, in bytes, where the user doesn't say."""
@@ -40,8 +48,9 @@ def merge_to_directory(
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     memory: int = MEMORY,
+    recipe_yaml: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+) -> tuple[str, ...]:
     """Write the merged checkpoint of `recipe` to `destination`, all of it or nothing.
 
     The bytes written depend on the recipe and the inputs alone, not on threads or memory.
@@ -56,29 +65,70 @@ def merge_to_directory(
         shard_size: Largest size of one safetensors file, in bytes.
         threads: Tensors in flight; one for each processor by default.
         memory: Bytes that the tensors in flight may take in all; fewer are in flight where that is too little.
+        recipe_yaml: What to record as the recipe; the recipe itself by default.
         progress: Called with (bytes done, bytes in all) after each block.
 
+    Returns:
+        What a person should know of the models' tokens and chat templates, and of what was done about them.
+
     Raises:
+        ConfigError: See `MergePlan`.
+        PreflightError: See `MergePlan`; or models' vocabularies differ, and the recipe doesn't say what to do.
         CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
         ResourceError: The disk has too little room, or one block of a tensor takes more than `memory`.
     """
-    plan = MergePlan(recipe, models, read=_read_rows)
+    plan = MergePlan(recipe, models, read=copied_rows)
+    notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
     budget = _Budget(plan, memory)
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
         with CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
             _write_all(plan, models, writer, budget, threads or _processors(), progress)
+        donor = tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory
+        if plan.vocabulary is not None:
+            write_tokenizer(plan.vocabulary, staging)
+        directories = {name: source.tokenizer_directory for name, source in models.sources.items()}
         finish_checkpoint(
             staging,
             source=plan.reference,
             dtype=plan.dtype,
-            recipe_yaml=recipe.to_yaml(),
-            chat_template=chat_template if chat_template is not None else _own_template(recipe),
+            recipe_yaml=recipe_yaml or recipe.to_yaml(),
+            chat_template=chat_template or _chosen_template(recipe, directories, donor),
             extra=files,
             tie_word_embeddings=plan.tied,
-            tokenizer=tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory,
+            tokenizer=donor if plan.vocabulary is None else staging,
+            config=plan.config,
         )
+    return notes
+
+
+def _token_notes(recipe: Recipe, models: Models) -> tuple[str, ...]:
+    """Return how the models' special tokens and templates differ from those of the tokenizer's donor.
+
+    Raises:
+        PreflightError: Their vocabularies differ, so that one row of the embedding means several tokens.
+    """
+    donor = models.sources[recipe.tokenizer_donor]
+    problems, notes = [], []
+    for name in merged_names(recipe):
+        differing, further = tokenizer_findings(name, donor, models.sources[name])
+        problems += differing
+        notes += further
+    if problems:
+        raise PreflightError(
+            "\n".join(problems) + "\nSay in the recipe which tokens the merged model has: "
+            "`tokenizer: {source: union}`, `base`, or one of the models."
+        )
+    return tuple(notes)
+
+
+def _chosen_template(recipe: Recipe, directories: dict[str, Path], donor: Path) -> str | None:
+    """Return the template that the recipe chooses among its models' or by itself; None keeps the donor's files."""
+    if recipe.chat_template is None:
+        return None
+    chosen = {name: directories[name] for name in recipe.model_names}
+    return choose_chat_template(recipe.chat_template, chosen, donor)
 
 
 def _write_all(
@@ -156,16 +206,6 @@ def _working_bytes(tensor: PlannedTensor) -> int:
     return rows * width * 4 * copies + squares * width * width * 8
 
 
-def _read_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
-    """Read rows into memory of their own; nothing of the file stays mapped."""
-    shape = source.checkpoint.info(name).shape
-    if len(shape) == 2:
-        return source.read_rows(name, start, stop)
-    if len(shape) < 2:
-        return as_matrix(source.read_rows(name, 0, shape[0] if shape else 1))
-    return as_matrix(source.read(name))[start:stop]
-
-
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -215,7 +255,3 @@ def _require_finite_inputs(tensor: PlannedTensor, models: Models) -> None:
         require_finite(given.source.read(given.name), model=label, name=given.name)
         if (delta := given.delta()) is not None:
             require_finite(delta.dense(), model=label, name=given.name)
-
-
-def _own_template(recipe: Recipe) -> str | None:
-    return None if recipe.chat_template == "auto" else recipe.chat_template

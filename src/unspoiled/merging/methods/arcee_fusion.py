@@ -1,16 +1,20 @@
 """Arcee Fusion: take the changes of another model that stand out, and leave the rest of the base."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from unspoiled.merging._method import Block, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._order_statistics import cuts
 
 _SMOOTHING = 1e-8  # is added to probabilities, as in mergekit
+_ROUNDING = 1e-15  # divergences below this are rounding of float64: of a row shifted by a constant, say
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Standout:
 def _measure(tensor: TensorBlocks) -> Standout:
     divergence = torch.cat([_divergence(block) for block in tensor])
 
-    def importances() -> Iterator[Tensor]:
+    def columns() -> Iterator[tuple[int, list[Tensor]]]:
         for block in tensor:
-            yield _importance(_delta(_other(block), _base(block)), divergence, block.first)
+            yield block.first, [_importance(_delta(_other(block), _base(block)), divergence, block.first)]
 
-    lower, median, upper = _quantiles(importances, (0.25, 0.5, 0.75))
+    last = math.prod(tensor.shape) - 1
+    (found,) = cuts(columns, [[last + 1 - int(share * last) for share in (0.25, 0.5, 0.75)]])  # counted from above
+    lower, median, upper = (np.float32(cut.threshold) for cut in found)
     return Standout(divergence, float(median + np.float32(1.5) * (upper - lower)))
 
 
@@ -64,24 +70,11 @@ def arcee_fusion(base: Tensor, tensors: Sequence[Operand], *, measured: Standout
     return delta.mul_(taken).add_(base)
 
 
-def _quantiles(values: Callable[[], Iterator[Tensor]], fractions: Sequence[float]) -> list[np.float32]:
-    """Return the values at the places ⌊q (n − 1)⌋ in rising order.
-
-    Args:
-        values: Gives the blocks of one tensor, float32 ≥ 0.
-        fractions: The q, in [0, 1].
-    """
-    every = np.concatenate([block.reshape(-1).cpu().numpy() for block in values()])
-    places = [int(q * (len(every) - 1)) for q in fractions]
-    every.partition(places)
-    return [every[place] for place in places]
-
-
 def _divergence(block: Block) -> Tensor:
     """Return Σ p log(p / q) for each row; in float64, since in float32 rounding hides that of close models."""
     p = torch.softmax(dense(_other(block)).double(), dim=-1).add_(_SMOOTHING)
     q = torch.softmax(_base(block).double(), dim=-1).add_(_SMOOTHING)
-    return (p / q).log_().mul_(p).sum(-1).clamp_(min=0.0).float()
+    return hardshrink((p / q).log_().mul_(p).sum(-1).clamp_(min=0.0), _ROUNDING).float()
 
 
 def _importance(delta: Tensor, divergence: Tensor, first: int) -> Tensor:

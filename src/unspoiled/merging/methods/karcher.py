@@ -10,7 +10,7 @@ from unspoiled.merging._inner_products import gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, sum_scaled
 
-_UNTOLD = 1e-3  # lengths, and angles beside π, below this are rounding of float32 inner products
+_UNTOLD = 1e-3  # lengths, and angles beside π, below which weights above 1000 would amplify the rounding of the sum
 
 
 def _measure(tensor: TensorBlocks, *, max_iter: int, tol: float) -> list[float]:

@@ -11,7 +11,7 @@ from unspoiled.merging._inner_products import gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 
-_CANCELLED = 1e-3  # a mean this short beside its terms has the direction of their rounding
+_CANCELLED = 1e-3  # a mean this short beside its terms has weights above 1000, which amplify the sum's rounding
 
 
 def _measure(tensor: TensorBlocks, *, weight: Sequence[float], normalize_weights: bool, eps: float) -> list[float]:

@@ -11,7 +11,7 @@ from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _SMALLEST = 1e-7  # least norm that is divided by, as in mergekit
-_STRAIGHT = 1e-6  # sin² of an angle below which float32 inner products don't tell it from 0 or π
+_STRAIGHT = 1e-6  # sin² of an angle beside π below which weights above 1000 would amplify the rounding of the sum
 _CANCELLED = 1e-6  # weights that sum to less take the middle, as in mergekit
 
 
@@ -49,9 +49,8 @@ def nuslerp(
 ) -> Tensor:
     """Return x = (sin((1 − t)Ω) x₁ + sin(tΩ) x₂) / sin Ω with t = w₂ / (w₁ + w₂), float32.
 
-    The xᵢ are task vectors, to which the base is added, or without a base the weights. Where sin² Ω ≤ 1e-6, or one
-    of them is zero to rounding and sin Ω = 1, nothing is divided by zero: parallel and opposite ones are
-    interpolated on a line.
+    The xᵢ are task vectors, to which the base is added, or without a base the weights. Where sin² Ω ≤ 1e-6,
+    for parallel and opposite ones, it is the line (1 − t) x₁ + t x₂; a zero one counts as orthogonal.
 
     Args:
         base: The base's tensor, or None.
@@ -71,7 +70,7 @@ def nuslerp(
     elif len(measured) == one.shape[-1]:
         factors = measured.unsqueeze(0)
     else:
-        factors = measured[_places(one, first, len(measured))].reshape(*one.shape, -1)
+        factors = measured[_places(one, first, len(measured))].view(*one.shape, 2)
     a, b = factors.float().to(one.device).unbind(-1)
     merged = torch.addcmul(one * a, other, b)
     return merged if base is None else merged.add_(base)

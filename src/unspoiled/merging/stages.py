@@ -1,0 +1,65 @@
+"""Recipes of several stages: each merge's output is a model of the later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from unspoiled.config import Recipe, recipes_to_yaml, stage_name
+from unspoiled.files import scratch_directory
+from unspoiled.merging._plan import Models
+from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
+
+
+def merge_stages(
+    recipes: Sequence[Recipe],
+    directory: Path,
+    destination: Path,
+    *,
+    shard_size: int = SHARD_SIZE,
+    threads: int | None = None,
+    memory: int = MEMORY,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> tuple[str, ...]:
+    """Merge stage after stage, and write what the last one makes to `destination`.
+
+    The earlier stages' models are kept beside it meanwhile, and removed in the end.
+
+    Args:
+        recipes: The stages, each after those it uses (as `read_recipes` gives them); one recipe is one stage.
+        directory: What relative model paths are relative to.
+        destination: As in `merge_to_directory`, as are `shard_size`, `threads` and `memory`.
+        shard_size: Largest size of one safetensors file, in bytes.
+        threads: Tensors in flight.
+        memory: Bytes that the tensors in flight may take.
+        progress: Called with (stage, bytes done, bytes in all).
+
+    Returns:
+        The notes of all stages; see `merge_to_directory`.
+
+    Raises:
+        UnspoiledError: What `merge_to_directory` raises; nothing is written then.
+    """
+    written = recipes_to_yaml(recipes)
+    notes: list[str] = []
+    made: dict[str, Path] = {}
+    with scratch_directory(destination) as scratch:
+        for number, recipe in enumerate(recipes, start=1):
+            used = {model: stage_name(model) for model in recipe.model_names if stage_name(model) in made}
+            ready = recipe.with_models({model: model.replace(name, str(made[name]), 1) for model, name in used.items()})
+            output = destination if number == len(recipes) else scratch / str(recipe.name)
+            label = recipe.name or "merge"
+            notes += merge_to_directory(
+                ready,
+                Models.open([ready], directory),
+                output,
+                shard_size=shard_size,
+                threads=threads,
+                memory=memory,
+                recipe_yaml=written,
+                progress=partial(progress, label),
+            )
+            if recipe.name is not None:
+                made[recipe.name] = output
+    return tuple(dict.fromkeys(notes))
