@@ -202,3 +202,16 @@ def test_rows_without_a_response_are_named(tmp_path: Path, bunch: Bunch) -> None
         write_model_statistics(str(bunch.full), path, tmp_path / "out", kind="fisher")
     with pytest.raises(ConfigError, match="name the base too"):
         write_model_statistics(str(bunch.full), path, tmp_path / "out", kind="importance")
+
+
+def test_statistics_by_rows_do_not_go_with_a_merged_vocabulary(bunch: Bunch, tmp_path: Path) -> None:
+    """The embeddings' rows move to new places, where their statistics would belong to other tokens."""
+    file = tmp_path / "statistics.safetensors"
+    save_file({"fisher:model.norm.weight": torch.ones(32)}, file)
+    recipe = Recipe(
+        merge_method="fisher",
+        models=tuple(ModelEntry(model=str(model), statistics=str(file)) for model in (bunch.full, bunch.base)),
+        tokenizer={"source": "union", "pad_to_multiple_of": 64},
+    )
+    with pytest.raises(ConfigError, match="moves the rows of the embeddings"):
+        MergePlan(recipe, Models.open([recipe], Path.cwd()))

@@ -118,7 +118,7 @@ class PlannedTensor:
             return Block(base, [given.rows(self.read, start, stop) for given in self.inputs], first, statistics)
         return Block(base, [self._delta(given, base, start, stop) for given in self.inputs], first, statistics)
 
-    def _statistics_of(self, file: StatisticsFile, given: Input, start: int, stop: int) -> StatisticsOf:
+    def _statistics_of(self, file: StatisticsFile, given: Input | MappedInput, start: int, stop: int) -> StatisticsOf:
         """Return a reader of the expert's statistics for rows [start, stop), which reads each when it is asked for."""
         by_rows = {statistic.kind: statistic.by_rows for statistic in self.method.statistics}
         width = matrix_shape(self.shape)[1]

@@ -162,8 +162,8 @@ class MergePlan:
             return {}
         if any(statistic.by_rows for statistic in self.method.statistics):
             raise ConfigError(
-                f"{self.method.name!r} reads statistics row by row, and the models' vocabularies differ or are changed by "
-                "the recipe's `tokenizer`, which moves the rows of the embeddings. Merge models of one vocabulary."
+                f"{self.method.name!r} reads statistics row by row, and this merge moves the rows of the embeddings: "
+                "the vocabularies differ, or `tokenizer` changes them. Merge models of one vocabulary."
             )
         sources = {name: models.sources[name] for name in self.recipe.model_names}
         return {name: MappedEmbedding(self.vocabulary, sources, name) for name in embedding_names(names)}
