@@ -15,7 +15,10 @@ from trained import FinishedRun
 from unspoiled.cli._main import cli
 from unspoiled.config import read_recipe
 
-COMMANDS = ["run", "check", "generate", "search", "evaluate", "report", "merge", "materialize", "extract-lora", "init"]
+COMMANDS = [
+    *("run", "check", "generate", "search", "evaluate", "report"),
+    *("merge", "materialize", "extract-lora", "statistics", "init"),
+]
 
 
 def test_the_commands_are_these() -> None:

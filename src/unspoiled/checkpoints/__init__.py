@@ -13,7 +13,7 @@ from unspoiled.checkpoints._finish import (
     write_manifest,
 )
 from unspoiled.checkpoints._finite import require_finite
-from unspoiled.checkpoints._header import TensorInfo
+from unspoiled.checkpoints._header import TensorInfo, read_header
 from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems, tokenizer_findings
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
@@ -59,6 +59,7 @@ __all__ = [
     "open_model",
     "output_layout",
     "preflight",
+    "read_header",
     "read_manifest",
     "require_finite",
     "tensor_problems",

@@ -17,6 +17,7 @@ from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
     from unspoiled.config import Dtype
+    from unspoiled.inference import StatisticsKind
     from unspoiled.pipeline import RunOutcome, Stage
 
 _WIDEST_TABLE = 1000  # columns
@@ -231,6 +232,33 @@ def extract_lora(
 
 
 @cli.command()
+@click.argument("model")
+@click.argument("data", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--kind", type=click.Choice(["fisher", "input_gram", "importance"]), required=True)
+@click.option("--base", help="The base of the expert, which `importance` scores too.")
+@click.option("--device", default="cpu", show_default=True, help="A torch device.")
+@_QUIET
+def statistics(
+    model: str, data: Path, out: Path, kind: StatisticsKind, base: str | None, device: str, quiet: bool
+) -> None:
+    """Collect what a merge needs to know of MODEL's DATA into the file OUT.
+
+    DATA is JSONL with a prompt and a response in each row. The kinds are for the
+    methods fisher, regmean (input_gram) and led (importance).
+    """
+    from unspoiled.inference import write_model_statistics as write
+
+    _with_progress(
+        "statistics",
+        quiet,
+        lambda report: write(model, data, out, kind=kind, base=base, device=device, progress=report),
+        unit="rows",
+    )
+    click.echo(_shown(out))
+
+
+@cli.command()
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="run.yaml")
 def init(path: Path) -> None:
     """Write a commented starter config to PATH, and its JSON schema beside it."""
@@ -294,13 +322,15 @@ def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, qu
         watcher.close()
 
 
-def _with_progress(stage: str, quiet: bool, work: Callable[[Callable[[int, int], None]], None]) -> None:
+def _with_progress(
+    stage: str, quiet: bool, work: Callable[[Callable[[int, int], None]], None], *, unit: str = "tensors"
+) -> None:
     from unspoiled.cli._console import ConsoleWatcher
 
     watcher = ConsoleWatcher(quiet=quiet)
     watcher.begin(stage)
     try:
-        work(lambda done, total: watcher.advance("tensors", done, total))
+        work(lambda done, total: watcher.advance(unit, done, total))
     finally:
         watcher.close()
 

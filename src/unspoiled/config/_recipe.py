@@ -23,10 +23,13 @@ class ModelEntry(Frozen):
         model: A path, `hub/id`, `hub/id@revision` or `model+adapter`, as written; a relative path is relative
             to the recipe's directory, and the caller resolves it.
         parameters: Values that go before the recipe's own.
+        statistics: A file of what the method needs to know of the model's data, relative like `model`; None for
+            methods that need nothing. mergekit has no such key.
     """
 
     model: ModelName
     parameters: Parameters = Field(default_factory=dict)
+    statistics: Text | None = None
 
 
 def _two_ends(given: object) -> object:

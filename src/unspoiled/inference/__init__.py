@@ -12,6 +12,14 @@ from unspoiled.inference._protocols import (
     Scorer,
     silent,
 )
+from unspoiled.inference._statistics import (
+    StatisticsKind,
+    collect_fisher,
+    collect_importance,
+    collect_input_grams,
+    read_exchanges,
+    write_model_statistics,
+)
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
@@ -25,9 +33,15 @@ __all__ = [
     "ResponseScore",
     "Sample",
     "Scorer",
+    "StatisticsKind",
     "TransformersBackend",
+    "collect_fisher",
+    "collect_importance",
+    "collect_input_grams",
     "load_chat_template",
     "load_model",
     "mean_cross_entropy",
+    "read_exchanges",
     "silent",
+    "write_model_statistics",
 ]

@@ -23,6 +23,7 @@ from unspoiled.merging._operands import (
     sum_scaled,
 )
 from unspoiled.merging._plan import DTYPES, MergePlan, Models
+from unspoiled.merging._statistics import Statistic, StatisticsFile, StatisticsOf, statistic_name
 from unspoiled.merging.extract import ExtractedTensor, Extraction, extract_lora
 from unspoiled.merging.live import LiveModel
 from unspoiled.merging.stages import merge_stages
@@ -45,6 +46,9 @@ __all__ = [
     "Models",
     "Operand",
     "Parameter",
+    "Statistic",
+    "StatisticsFile",
+    "StatisticsOf",
     "TensorBlocks",
     "Weights",
     "WholeTensor",
@@ -57,5 +61,6 @@ __all__ = [
     "merge_stages",
     "merge_to_directory",
     "method",
+    "statistic_name",
     "sum_scaled",
 ]

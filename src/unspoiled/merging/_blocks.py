@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from unspoiled.merging._embeddings import MappedInput
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
 from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
+from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
 
@@ -56,6 +57,7 @@ class PlannedTensor:
         inputs: Where the experts have it.
         copied: Every input holds the same tensor and the method passes it through: it is read, not merged.
         read: How rows are read, and onto which device.
+        statistics: Each expert's statistics file, where the method takes any.
     """
 
     name: str
@@ -67,6 +69,7 @@ class PlannedTensor:
     inputs: tuple[Input | MappedInput, ...]
     copied: bool
     read: RowReader = mapped_rows
+    statistics: tuple[StatisticsFile, ...] = ()
 
     def row_ranges(self) -> list[tuple[int, int]]:
         """Return the [start, stop) of each block, in rows of the matrix; decided by the shape alone."""
@@ -94,7 +97,7 @@ class PlannedTensor:
         blocks: TensorBlocks = self
         if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice
             block = self._block(*self.row_ranges()[0])
-            ready = Block(block.base, [dense(operand) for operand in block.operands], block.first)
+            ready = replace(block, operands=[dense(operand) for operand in block.operands])
             blocks = WholeTensor(ready, self.shape, self.name)
         yield from self.method.merge_blocks(blocks, self.coefficients)
 
@@ -107,9 +110,26 @@ class PlannedTensor:
     def _block(self, start: int, stop: int) -> Block:
         first = start * matrix_shape(self.shape)[1]
         base = None if self.base is None else _weights(self.base.rows(self.read, start, stop))
+        statistics = [
+            self._statistics_of(file, given, start, stop)
+            for file, given in zip(self.statistics, self.inputs, strict=bool(self.statistics))
+        ]
         if self.method.operands == "tensors" or base is None:
-            return Block(base, [given.rows(self.read, start, stop) for given in self.inputs], first)
-        return Block(base, [self._delta(given, base, start, stop) for given in self.inputs], first)
+            return Block(base, [given.rows(self.read, start, stop) for given in self.inputs], first, statistics)
+        return Block(base, [self._delta(given, base, start, stop) for given in self.inputs], first, statistics)
+
+    def _statistics_of(self, file: StatisticsFile, given: Input | MappedInput, start: int, stop: int) -> StatisticsOf:
+        """Return a reader of the expert's statistics for rows [start, stop), which reads each when it is asked for."""
+        by_rows = {statistic.kind: statistic.by_rows for statistic in self.method.statistics}
+        width = matrix_shape(self.shape)[1]
+
+        def read(kind: str) -> Tensor | None:
+            if not by_rows[kind]:
+                return file.read(kind, given.name)
+            found = file.read_rows(kind, given.name, self.shape, start * width, stop * width)
+            return found.view(stop - start, width)
+
+        return read
 
     def _delta(self, given: Input | MappedInput, base: Tensor, start: int, stop: int) -> Operand:
         assert self.base is not None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._operands import Operand
+from unspoiled.merging._statistics import Statistic, StatisticsOf
 
 Value: TypeAlias = float | bool
 Coefficients: TypeAlias = Mapping[str, object]
@@ -58,11 +59,13 @@ class Block:
         base: The base's rows in storage dtype, or None where the merge has no base.
         operands: One task vector or tensor per expert, of the same rows.
         first: The place of the block's first element in the tensor, counted in elements.
+        statistics: Each expert's statistics for these rows, where the method takes any.
     """
 
     base: Tensor | None
     operands: Sequence[Operand]
     first: int = 0
+    statistics: Sequence[StatisticsOf] = ()
 
 
 class TensorBlocks(Protocol):
@@ -101,8 +104,8 @@ class MergeFunction(Protocol):
     It is called with the base's rows (None where the merge has no base), the experts' operands (task vectors or
     tensors, as the method is registered), and the coefficients by argument name: a sequence with a value per expert
     for `model` parameters, one value for `merge` parameters; a method that measures also gets `measured`, what its
-    `measure` returned for the whole tensor, and `first`, the block's place in it (`Block.first`). It returns a new
-    float32 tensor and changes nothing it was given.
+    `measure` returned for the whole tensor, and `first`, the block's place in it (`Block.first`); one that takes
+    statistics gets `statistics` (`Block.statistics`). It returns a new float32 tensor and changes nothing it was given.
     """
 
     def __call__(self, base: Tensor | None, operands: Sequence[Operand], /, **coefficients: object) -> Tensor: ...
@@ -128,6 +131,7 @@ class Method:
         experts: Least and greatest number of models to merge, the base not counted; None for no upper limit.
         whole: A block must be a whole matrix (of the last two dimensions), as for singular values.
         ignored: Parameters of mergekit's that change nothing here, accepted in recipes.
+        statistics: What it needs to know of each expert's data: every model then names a `statistics` file.
         paper: Where the formula comes from.
         keeps_common: Given the resolved `merge` parameters, says whether a tensor that is the same in every
             input comes out unchanged, so that it can be copied.
@@ -144,16 +148,25 @@ class Method:
     whole: bool = False
     ignored: tuple[str, ...] = ()
     keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True
+    statistics: tuple[Statistic, ...] = ()
 
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
         measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
         for block in tensor:
             place = {} if self.measure is None else {"first": block.first}
-            yield block.first, self.merge(block.base, block.operands, **coefficients, **measured, **place)
+            data = {"statistics": block.statistics} if self.statistics else {}
+            yield block.first, self.merge(block.base, block.operands, **coefficients, **measured, **place, **data)
 
     def __call__(
-        self, base: Tensor | None, operands: Sequence[Operand], /, *, name: str = "", **coefficients: object
+        self,
+        base: Tensor | None,
+        operands: Sequence[Operand],
+        /,
+        *,
+        name: str = "",
+        statistics: Sequence[StatisticsOf] = (),
+        **coefficients: object,
     ) -> Tensor:
         """Merge one whole tensor that is in memory.
 
@@ -161,12 +174,13 @@ class Method:
             base: The base's tensor, or None.
             operands: A task vector or tensor per expert, all matrices of one shape [rows, width].
             name: The tensor's name, from which random methods derive their draws.
+            statistics: Each expert's statistics, where the method takes any.
             **coefficients: Every parameter of the method, by name.
 
         Returns:
             The merged tensor, float32.
         """
-        whole = WholeTensor(Block(base, operands), tuple(operands[0].shape), name)
+        whole = WholeTensor(Block(base, operands, 0, statistics), tuple(operands[0].shape), name)
         (merged,) = [rows for _, rows in self.merge_blocks(whole, coefficients)]
         return merged
 
@@ -187,6 +201,7 @@ def method(
     whole: bool = False,
     ignored: Sequence[str] = (),
     keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True,
+    statistics: Sequence[Statistic] = (),
 ) -> Callable[[F], F]:
     """Register the decorated function as the merge method `name`; see `Method` for the arguments."""
 
@@ -205,6 +220,7 @@ def method(
             whole,
             tuple(ignored),
             keeps_common,
+            tuple(statistics),
         )
         return function
 

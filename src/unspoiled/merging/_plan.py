@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from unspoiled.checkpoints import (
     output_layout,
     tensor_problems,
 )
-from unspoiled.config import Recipe, layer_stack, stack_depths
+from unspoiled.config import ModelEntry, Recipe, SliceSource, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor
 from unspoiled.merging._embeddings import MappedEmbedding, MappedInput, recipe_vocabulary
 from unspoiled.merging._method import Method, Parameter, Value, get_method
 from unspoiled.merging._places import Place, layer_origins, places
 from unspoiled.merging._rows import RowReader, mapped_rows
+from unspoiled.merging._statistics import StatisticsFile
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,10 +43,12 @@ class Models:
     Attributes:
         sources: Every model that a recipe names, those that only give tokens included.
         token_donors: The names of those whose tokens are all that is taken.
+        statistics: The statistics files, by their paths in the recipes.
     """
 
     sources: dict[str, ModelSource]
     token_donors: frozenset[str] = frozenset()
+    statistics: Mapping[str, StatisticsFile] = field(default_factory=dict)
 
     @classmethod
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
@@ -55,7 +58,9 @@ class Models:
         cache: dict[Path, Checkpoint] = {}
         names = sorted({name for recipe in recipes for name in recipe.model_names})
         sources = {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}
-        return cls(sources, frozenset(names).difference(name for recipe in recipes for name in merged_names(recipe)))
+        donors = frozenset(names).difference(name for recipe in recipes for name in merged_names(recipe))
+        files = {entry.statistics for recipe in recipes for entry in recipe.models if entry.statistics is not None}
+        return cls(sources, donors, {path: StatisticsFile.open(directory / path) for path in sorted(files)})
 
     @cached_property
     def output(self) -> OutputLayout:
@@ -155,6 +160,11 @@ class MergePlan:
     def _mapped_embeddings(self, models: Models, names: Sequence[str]) -> dict[str, MappedEmbedding]:
         if self.vocabulary is None:
             return {}
+        if any(statistic.by_rows for statistic in self.method.statistics):
+            raise ConfigError(
+                f"{self.method.name!r} reads statistics row by row, and this merge moves the rows of the embeddings: "
+                "the vocabularies differ, or `tokenizer` changes them. Merge models of one vocabulary."
+            )
         sources = {name: models.sources[name] for name in self.recipe.model_names}
         return {name: MappedEmbedding(self.vocabulary, sources, name) for name in embedding_names(names)}
 
@@ -183,6 +193,7 @@ class MergePlan:
             tuple(inputs),
             copied=whole_numbers or (self.method.keeps_common(merge) and _is_common(everything)),
             read=read,
+            statistics=tuple(part.statistics) if info.dtype.is_floating_point else (),
         )
         mapped = self._mapped.get(place.name)
         if mapped is None:
@@ -249,11 +260,13 @@ class _SliceModels:
         base_index: Where the base's tensor names are among those of the slice's sources: its own place, or, if it
             isn't one of them, that of the first source, whose names it then shares.
         experts: The models to merge with their names, by their place among the slice's sources.
+        statistics: Each expert's statistics file; empty where the method takes none.
     """
 
     base: tuple[str, ModelSource] | None
     base_index: int
     experts: dict[int, tuple[str, ModelSource]]
+    statistics: Sequence[StatisticsFile]
 
     @classmethod
     def of(cls, recipe: Recipe, index: int, method: Method, models: Models) -> _SliceModels:
@@ -287,7 +300,27 @@ class _SliceModels:
                     f"slice {index} merges different layers {sorted(map(list, ranges))}, and doesn't say which of the "
                     f"base's: list {base!r} among its sources, with its layer_range."
                 )
-        return cls((base, models.sources[base]) if base else None, base_index, experts)
+        statistics = _statistics(method, [sources[i] for i in experts], models)
+        return cls((base, models.sources[base]) if base else None, base_index, experts, statistics)
+
+
+def _statistics(method: Method, sources: Sequence[ModelEntry | SliceSource], models: Models) -> list[StatisticsFile]:
+    """Return the statistics files of the experts, which all name one or none as the method has it."""
+    found: list[StatisticsFile] = []
+    for source in sources:
+        path = source.statistics if isinstance(source, ModelEntry) else None
+        if bool(method.statistics) != (path is not None):
+            kinds = ", ".join(statistic.kind for statistic in method.statistics)
+            raise ConfigError(
+                f"{method.name!r} needs the statistics ({kinds}) of each expert's data, and model {source.model!r} "
+                "names no `statistics` file. Collect them with `unspoiled statistics`; slices can't have any."
+                if method.statistics
+                else f"model {source.model!r} names a `statistics` file, which {method.name!r} does not use: remove it."
+            )
+        if path is not None:
+            found.append(models.statistics[path])
+            found[-1].require([statistic.kind for statistic in method.statistics])
+    return found
 
 
 def _require_opened(recipe: Recipe, models: Models) -> None:

@@ -199,7 +199,11 @@ def _working_bytes(tensor: PlannedTensor) -> int:
     """Return about how many bytes a block of the tensor takes while it is merged."""
     rows = max((stop - start for start, stop in tensor.row_ranges()), default=0)
     copies = 2 * len(tensor.inputs) + 6  # of every input in storage and in float32, and what a method makes of them
-    return rows * matrix_shape(tensor.shape)[1] * 4 * copies
+    width = matrix_shape(tensor.shape)[1]
+    squares = (
+        4 if any(not statistic.by_rows for statistic in tensor.method.statistics) else 0
+    )  # [width, width], float64
+    return rows * width * 4 * copies + squares * width * width * 8
 
 
 def _processors() -> int:

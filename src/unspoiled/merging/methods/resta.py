@@ -1,0 +1,82 @@
+"""RESTA: give a compromised model its safety back by adding a safety vector."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from unspoiled.errors import ConfigError
+from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._operands import Operand, dense, sum_scaled
+from unspoiled.merging._roles import SAFETY, roles
+from unspoiled.merging._sparsify import Everything, Sparse, keep_random
+
+
+def _measure(
+    tensor: TensorBlocks, *, density: Sequence[float], safety: Sequence[int], seed: int, **_others: object
+) -> list[Sparse]:
+    kept = [share if role == 0 else 1.0 for share, role in zip(density, safety, strict=True)]
+    found = keep_random(tensor, kept, seed=seed, rescale=False)
+    return [Sparse(one.kept, 1 / share if share > 0 else 1.0) for one, share in zip(found, kept, strict=True)]
+
+
+@method(
+    "resta",
+    operands="deltas",
+    base="required",
+    experts=(2, None),
+    measure=_measure,
+    paper="Bhardwaj et al., Language Models are Homer Simpson! (RESTA), arXiv 2402.11746",
+    parameters=[
+        SAFETY,
+        Parameter("weight", default=1.0),
+        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("gamma", default=1.0, scope="merge"),
+        Parameter("seed", default=0, low=0, high=2**63, scope="merge"),
+    ],
+)
+def resta(
+    base: Tensor,
+    deltas: Sequence[Operand],
+    *,
+    measured: Sequence[Sparse],
+    first: int,
+    safety: Sequence[int],
+    weight: Sequence[float],
+    density: Sequence[float],  # noqa: ARG001 - decided when measured
+    gamma: float,
+    seed: int,  # noqa: ARG001
+) -> Tensor:
+    """Return θ = θ_base + Σ wᵢ DARE(τᵢ) + γ (θ_aligned − θ_unaligned), float32, of the base's shape.
+
+    The paper has one expert, and leaves out DARE (`density` 1) or drops the entries of the expert's task vector at
+    random and divides the rest by density. The base is what the experts were tuned from; it may be the aligned or the
+    unaligned model itself, which then isn't listed among the models.
+
+    Args:
+        base: The base's rows, any floating dtype.
+        deltas: One task vector per model, of the base's shape.
+        measured: What of each task vector is kept.
+        first: The place of the block's first element in the tensor.
+        safety: The models' roles: 1 for the aligned model, -1 for the unaligned one, 0 for a task expert.
+        weight: wᵢ of the task experts, any real number; not used for the others.
+        density: The probability with which an entry of a task expert is kept, in [0, 1]; not used for the others.
+        gamma: γ, any real number.
+        seed: Of the draws, ≥ 0.
+
+    Raises:
+        ConfigError: There is no aligned or unaligned model beside the base, or more than one of either.
+    """
+    found = roles(safety, "resta", experts=None, safe=None, unsafe=None)
+    if not found.safe + found.unsafe or len(found.safe) > 1 or len(found.unsafe) > 1:
+        raise ConfigError(
+            f"resta adds the difference between one aligned model (`safety: 1`) and one unaligned model (`safety: -1`) "
+            f"of which the base may be one, and the recipe's models have the roles {list(safety)}. Set `safety` under "
+            "their `parameters`."
+        )
+    operands: list[Operand] = []
+    weights: list[float] = []
+    for delta, one, role, w in zip(deltas, measured, safety, weight, strict=True):
+        untouched = isinstance(one.kept, Everything)
+        operands.append(delta if untouched else one.kept.of(dense(delta), first))
+        weights.append(gamma * role if role else w * one.scale)
+    return sum_scaled(base, operands, weights)

@@ -1,0 +1,67 @@
+"""PEFT's TIES: like TIES, but the sign is elected without the weights, and the sum is divided by a count."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._sparsify import Sparse, keep_largest
+
+
+def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: object) -> list[Sparse]:
+    return keep_largest(tensor, density, rescale=False)
+
+
+@method(
+    "ties_peft",
+    operands="deltas",
+    base="required",
+    measure=_measure,
+    paper="Yadav et al., TIES-Merging, arXiv 2306.01708, as PEFT computes it",
+    parameters=[
+        Parameter("weight"),
+        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("frequency", default=False, scope="merge"),
+    ],
+)
+def ties_peft(
+    base: Tensor,
+    deltas: Sequence[Operand],
+    *,
+    measured: Sequence[Sparse],
+    first: int,
+    weight: Sequence[float],
+    density: Sequence[float],  # noqa: ARG001 - decided when measured
+    frequency: bool,
+) -> Tensor:
+    """Return θ = θ_base + Σ_{i agrees} wᵢ τ̂ᵢ / max(1, number that agree), float32, of the base's shape.
+
+    τ̂ᵢ keeps the max(1, ⌊density · n⌋) entries of τᵢ that are largest in magnitude, n being the size of the tensor; of
+    equal magnitudes the earlier. An entry agrees if it isn't zero and has the elected sign: that of Σ τ̂ᵢ, or with
+    `frequency` the more frequent one of its experts; a tie elects the positive sign.
+
+    Args:
+        base: The base's rows, any floating dtype.
+        deltas: One task vector per expert, of the base's shape.
+        measured: What of each task vector is kept.
+        first: The place of the block's first element in the tensor.
+        weight: wᵢ, any real number; it plays no part in the election.
+        density: The share of each task vector to keep, in [0, 1].
+        frequency: Elect by the number of experts of each sign (PEFT's `majority_sign_method="frequency"`), instead of
+            by the sum of their values ("total").
+    """
+    kept = [one.kept.of(dense(delta), first) for delta, one in zip(deltas, measured, strict=True)]
+    votes = [value.sign() for value in kept] if frequency else kept
+    tally = votes[0].clone()
+    for more in votes[1:]:
+        tally.add_(more)
+    plus = torch.ge(tally, 0.0, out=torch.empty_like(tally))
+    minus = 1 - plus
+    total, count = torch.zeros_like(plus), torch.zeros_like(plus)
+    for value, w in zip(kept, weight, strict=True):
+        chosen = value.clamp(min=0.0).mul_(plus).add_(value.clamp(max=0.0).mul_(minus))
+        total.add_(chosen, alpha=w)
+        count.add_(chosen.sign_().abs_())
+    return total.div_(count.clamp_(min=1.0)).add_(base)
