@@ -103,7 +103,8 @@ class PlannedTensor:
 
     def merged(self) -> Tensor:
         """Return the whole merged tensor, of `shape`: float32, or the storage dtype of what isn't floating point."""
-        blocks = [rows for _, rows in self.merged_blocks()] or [torch.empty(0)]
+        with one_thread() if self.method.whole else nullcontext():
+            blocks = [rows for _, rows in self.merged_blocks()] or [torch.empty(0)]
         whole = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).reshape(self.shape)
         return whole.float() if whole.is_floating_point() else whole
 
@@ -137,6 +138,17 @@ class PlannedTensor:
         if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
             return _delta_rows(low_rank, start, stop, base.device)
         return DenseDelta(_weights(given.rows(self.read, start, stop)), base)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work in this thread alone, as `stream` does: decompositions round otherwise with other threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _same_tensor(first: Input | MappedInput, second: Input | MappedInput) -> bool:
