@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from unspoiled.merging._operands import Operand, dense, total_weight
+from unspoiled.merging._pieces import merge_in_pieces
 from unspoiled.merging._sparsify import Sparse
 
 _CANCELLED = 1e-6  # a sum this small beside its terms is the rounding of float32
@@ -31,11 +32,15 @@ def merge_sparse(
         ConfigError: `normalize` is set and the weights sum to zero.
     """
     scale = lambda_ / total_weight(weight, method) if normalize else lambda_
-    total = base.to(torch.float32, copy=True)
-    for delta, one, w in zip(deltas, sparse, weight, strict=True):
-        if w != 0.0:
-            total.add_(one.kept.of(dense(delta), first), alpha=scale * w * one.scale)
-    return total
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        total = base.to(torch.float32, copy=True)
+        for delta, one, w in zip(deltas, sparse, weight, strict=True):
+            if w != 0.0:
+                total.add_(one.kept.of(dense(delta), first), alpha=scale * w * one.scale)
+        return total
+
+    return merge_in_pieces(base, deltas, first, merge)
 
 
 def merge_agreeing(
@@ -54,15 +59,18 @@ def merge_agreeing(
     the sum of the weights that agree there (by 1 where those cancel).
     """
     factors = [w * one.scale for w, one in zip(weight, sparse, strict=True)]
-    values = [
-        one.kept.of(dense(delta), first) * factor for delta, one, factor in zip(deltas, sparse, factors, strict=True)
-    ]
-    if not normalize:
-        total, _ = agreeing(values)
-    else:
-        total, found = agreeing(values, weights=weight)
-        total.div_(_or_one(found, weight))
-    return total.mul_(lambda_).add_(base)
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        values = [
+            one.kept.of(dense(delta), first) * factor
+            for delta, one, factor in zip(deltas, sparse, factors, strict=True)
+        ]
+        total, found = agreeing(values, weights=weight if normalize else None)
+        if normalize:
+            total.div_(_or_one(found, weight))
+        return total.mul_(lambda_).add_(base)
+
+    return merge_in_pieces(base, deltas, first, merge)
 
 
 def agreeing(

@@ -20,8 +20,9 @@ _BUCKETS = 2**15  # of the upper bits: the sign bit is never set
 _FINE = 2**16
 _EXACT = 2**24  # ones that a float32 counts without rounding
 
-Columns: TypeAlias = Callable[[], Iterator[tuple[int, Sequence[Tensor]]]]
-"""Gives (place of the first element, one block of values ≥ 0 in float32 for each column), anew at each call."""
+Columns: TypeAlias = Callable[[], Iterator[tuple[int, Callable[[int], Tensor]]]]
+"""Gives (place of the first element, columns) for each block, anew at each call. `columns(i)` makes the block's values
+of column i, ≥ 0 in float32 and contiguous, which may be overwritten."""
 Counts: TypeAlias = Sequence[Callable[[int], Sequence[int]]]
 """For each column: how many of the largest are wanted, one or several numbers, given how many values aren't zero (or
 below 2^-133, about 1e-40: so small a variance is rounding)."""
@@ -92,9 +93,10 @@ def _coarse_histograms(columns: Columns, counts: Counts) -> tuple[list[Tensor], 
     histograms = [torch.zeros(_BUCKETS, dtype=torch.int64) for _ in counts]
     size = 0
     for _, values in columns():
-        for histogram, column in zip(histograms, values, strict=True):
-            histogram += torch.bincount(_bits(column) >> 16, minlength=_BUCKETS).cpu()
-        size += values[0].numel()
+        for column, histogram in enumerate(histograms):
+            bits = _bits(values(column))
+            histogram += torch.bincount(bits.bitwise_right_shift_(16), minlength=_BUCKETS).cpu()
+        size += len(bits)
     ks = [wanted(size - int(histogram[0])) for wanted, histogram in zip(counts, histograms, strict=True)]
     return histograms, size, ks
 
@@ -110,8 +112,8 @@ def _position(histogram: Tensor, k: int) -> tuple[int, int]:
 def _fine_histograms(columns: Columns, buckets: Sequence[set[int]]) -> list[dict[int, Tensor]]:
     histograms = [{bucket: torch.zeros(_FINE, dtype=torch.int64) for bucket in wanted} for wanted in buckets]
     for _, values in columns():
-        for column, wanted in zip(values, histograms, strict=True):
-            bits = _bits(column)
+        for column, wanted in enumerate(histograms):
+            bits = _bits(values(column))
             upper = bits >> 16
             for bucket, histogram in wanted.items():
                 low = _chosen(bits, upper, bucket) - (bucket << 16)
@@ -135,8 +137,8 @@ def _with_ends(columns: Columns, found: list[list[_Found]]) -> list[list[Cut]]:
     }
     for first, values in columns() if left else ():
         for (i, j), equal in list(left.items()):
-            flat = values[i].reshape(-1)
-            here = torch.eq(flat, found[i][j].threshold, out=torch.empty_like(flat))
+            flat = values(i).reshape(-1)
+            here = torch.eq(flat, found[i][j].threshold, out=flat)
             count = sum(int(part.sum()) for part in here.split(_EXACT))
             if count >= equal:  # the places cost more than the count, and only this block's are needed
                 ends[i][j] = first + int(here.nonzero()[equal - 1]) + 1

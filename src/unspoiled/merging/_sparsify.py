@@ -15,8 +15,9 @@ from torch import Tensor
 from unspoiled.errors import ConfigError
 from unspoiled.merging._draws import draw_bits, thresholds_of
 from unspoiled.merging._method import TensorBlocks
-from unspoiled.merging._operands import dense
+from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
+from unspoiled.merging._pieces import InPieces
 
 _NO_NORM = 1e-7  # an L1 norm this small is that of a zero task vector: nothing to rescale
 
@@ -58,16 +59,16 @@ class ByMagnitude:
 
 @dataclass(frozen=True)
 class ByChance:
-    """Kept are the entries that were drawn; a bit for each element, by the place of the block."""
+    """Kept are the entries that were drawn; a bit for each element, by the place of the piece."""
 
     bits: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def draw(self, mask: NDArray[np.bool_], first: int) -> None:
-        """Remember the draws of a block."""
+        """Remember the draws of a piece."""
         self.bits[first] = np.packbits(mask)
 
     def of(self, delta: Tensor, first: int) -> Tensor:
-        """Return the block with the drawn entries."""
+        """Return the piece with the drawn entries; it must be one of those that were drawn."""
         mask = np.unpackbits(self.bits[first], count=delta.numel())
         return delta * torch.from_numpy(mask).to(delta.device).view(delta.shape).float()
 
@@ -191,7 +192,7 @@ def _drawn(
 ) -> list[Sparse]:
     kept = [ByChance() if share < 1 else Everything() for share in density]
     sums = _Sums(len(kept))
-    for block in tensor if any(isinstance(one, ByChance) for one in kept) else ():
+    for block in InPieces(tensor) if any(isinstance(one, ByChance) for one in kept) else ():
         for expert, one in enumerate(kept):
             if isinstance(one, ByChance):
                 delta = dense(block.operands[expert])
@@ -204,7 +205,7 @@ def _drawn(
 def _scaled(tensor: TensorBlocks, kept: Sequence[Kept], *, rescale: bool) -> list[Sparse]:
     sums = _Sums(len(kept))
     if rescale and not all(isinstance(one, Everything) for one in kept):
-        for block in tensor:
+        for block in InPieces(tensor):
             for expert, one in enumerate(kept):
                 delta = dense(block.operands[expert])
                 sums.add(expert, delta, one.of(delta, block.first))
@@ -236,9 +237,15 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
     def constant(numbers: Sequence[int]) -> Callable[[int], Sequence[int]]:
         return lambda _: numbers
 
-    def columns() -> Iterator[tuple[int, list[Tensor]]]:
+    def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
         for block in tensor:
-            yield block.first, [dense(block.operands[expert]).abs() for expert in wanted]
+            operands = [block.operands[expert] for expert in wanted]
+            yield block.first, lambda column, operands=operands: _magnitudes(operands[column])
 
     found: Mapping[int, list[Cut]] = dict(zip(wanted, cuts(columns, [constant(counts[i]) for i in wanted]), strict=True))
     return [found.get(expert, []) for expert in range(len(counts))]
+
+
+def _magnitudes(operand: Operand) -> Tensor:
+    values = dense(operand)
+    return values.abs() if isinstance(operand, Tensor) else values.abs_()

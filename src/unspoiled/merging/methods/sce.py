@@ -1,16 +1,17 @@
 """SCE: select the entries that vary most between the experts, weigh experts by their size, erase minorities."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unspoiled.merging._consensus import agreeing
-from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
+from unspoiled.merging._pieces import InPieces, merge_in_pieces, pieces
 
 _LEAST_WEIGHT = 1e-6  # mergekit's floor of the agreeing weights, which sum to 1 over all experts
 
@@ -27,14 +28,14 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
     cut = None
     if select_topk < 1:
 
-        def columns() -> Iterator[tuple[int, list[Tensor]]]:
+        def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
             for block in tensor:
-                yield block.first, [_variance([dense(operand) for operand in block.operands])]
+                yield block.first, lambda _, block=block: _variance_of(block)
 
         ((cut,),) = cuts(columns, [lambda varying: [int(varying * select_topk)]])
     parts = [
         [float(torch.linalg.vector_norm(values)) ** 2 for values in _selected(block.operands, cut, block.first)]
-        for block in tensor
+        for block in InPieces(tensor)
     ]
     squares = [math.fsum(of_blocks) for of_blocks in zip(*parts, strict=True)]
     total = math.fsum(squares)
@@ -73,9 +74,18 @@ def sce(
         first: The place of the block's first element in the tensor.
         select_topk: The share of varying entries to merge, in [0, 1].
     """
-    selected = _selected(deltas, measured.cut, first)
-    weighted, weight = agreeing(selected, factors=measured.weights, weights=measured.weights)
-    return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
+    weights = measured.weights
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        weighted, weight = agreeing(_selected(deltas, measured.cut, first), factors=weights, weights=weights)
+        return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
+
+    return merge_in_pieces(base, deltas, first, merge)
+
+
+def _variance_of(block: Block) -> Tensor:
+    rows = [_variance([dense(operand) for operand in piece.operands]) for piece in pieces(block)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _variance(values: Sequence[Tensor]) -> Tensor:
