@@ -41,7 +41,7 @@ class InPieces:
             yield from pieces(block)
 
 
-def merge_inpieces(
+def merge_in_pieces(
     base: Tensor, operands: Sequence[Operand], first: int, merge: Callable[[Tensor, Sequence[Operand], int], Tensor]
 ) -> Tensor:
     """Return a merged block, float32 [rows, width], made piece by piece.
