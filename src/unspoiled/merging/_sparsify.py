@@ -69,7 +69,10 @@ class ByChance:
 
     def of(self, delta: Tensor, first: int) -> Tensor:
         """Return the piece with the drawn entries; it must be one of those that were drawn."""
-        mask = np.unpackbits(self.bits[first], count=delta.numel())
+        bits = self.bits[first]
+        if len(bits) != -(-delta.numel() // 8):  # unpacking would fill up with zeros
+            raise ValueError(f"{delta.numel()} elements at {first}, where {8 * len(bits)} were drawn")
+        mask = np.unpackbits(bits, count=delta.numel())
         return delta * torch.from_numpy(mask).to(delta.device).view(delta.shape).float()
 
 
@@ -242,7 +245,9 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
             operands = [block.operands[expert] for expert in wanted]
             yield block.first, lambda column, operands=operands: _magnitudes(operands[column])
 
-    found: Mapping[int, list[Cut]] = dict(zip(wanted, cuts(columns, [constant(counts[i]) for i in wanted]), strict=True))
+    found: Mapping[int, list[Cut]] = dict(
+        zip(wanted, cuts(columns, [constant(counts[i]) for i in wanted]), strict=True)
+    )
     return [found.get(expert, []) for expert in range(len(counts))]
 
 

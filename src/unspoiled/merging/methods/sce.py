@@ -99,7 +99,7 @@ def _variance(values: Sequence[Tensor]) -> Tensor:
         difference = value - values[0]
         total.add_(difference)
         squares.addcmul_(difference, difference)
-    return squares.addcmul_(total, total, value=-1 / len(values)).clamp_(min=0.0)
+    return squares.addcmul_(total, total, value=-1 / len(values)).abs_()  # NaN may have a sign
 
 
 def _selected(operands: Sequence[Operand], cut: Cut | None, first: int) -> list[Tensor]:
