@@ -1,4 +1,4 @@
-"""What the tests of DARE and DELLA share: merges on disk by any number of threads, and what repeated draws average to."""
+"""Shared by the tests of DARE and DELLA: merges by any number of threads, and what repeated draws average to."""
 
 import hashlib
 from pathlib import Path

@@ -18,7 +18,6 @@ from torch.nn.functional import hardshrink
 
 _BUCKETS = 2**15  # of the upper bits: the sign bit is never set
 _FINE = 2**16
-_EXACT = 2**24  # ones that a float32 counts without rounding
 
 Columns: TypeAlias = Callable[[], Iterator[tuple[int, Callable[[int], Tensor]]]]
 """Gives (place of the first element, columns) for each block, anew at each call. `columns(i)` makes the block's values
@@ -139,7 +138,7 @@ def _with_ends(columns: Columns, found: list[list[_Found]]) -> list[list[Cut]]:
         for (i, j), equal in list(left.items()):
             flat = values(i).reshape(-1)
             here = torch.eq(flat, found[i][j].threshold, out=flat)
-            count = sum(int(part.sum()) for part in here.split(_EXACT))
+            count = int(here.sum(dtype=torch.float64))
             if count >= equal:  # the places cost more than the count, and only this block's are needed
                 ends[i][j] = first + int(here.nonzero()[equal - 1]) + 1
                 del left[i, j]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -242,8 +243,7 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
 
     def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
         for block in tensor:
-            operands = [block.operands[expert] for expert in wanted]
-            yield block.first, lambda column, operands=operands: _magnitudes(operands[column])
+            yield block.first, partial(_magnitudes, [block.operands[expert] for expert in wanted])
 
     found: Mapping[int, list[Cut]] = dict(
         zip(wanted, cuts(columns, [constant(counts[i]) for i in wanted]), strict=True)
@@ -251,6 +251,6 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
     return [found.get(expert, []) for expert in range(len(counts))]
 
 
-def _magnitudes(operand: Operand) -> Tensor:
-    values = dense(operand)
-    return values.abs() if isinstance(operand, Tensor) else values.abs_()
+def _magnitudes(operands: Sequence[Operand], column: int) -> Tensor:
+    values = dense(operands[column])
+    return values.abs() if isinstance(operands[column], Tensor) else values.abs_()

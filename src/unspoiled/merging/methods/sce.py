@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
 
         def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
             for block in tensor:
-                yield block.first, lambda _, block=block: _variance_of(block)
+                yield block.first, partial(_variance_of, block)
 
         ((cut,),) = cuts(columns, [lambda varying: [int(varying * select_topk)]])
     parts = [
@@ -83,7 +84,7 @@ def sce(
     return merge_in_pieces(base, deltas, first, merge)
 
 
-def _variance_of(block: Block) -> Tensor:
+def _variance_of(block: Block, _column: int) -> Tensor:
     rows = [_variance([dense(operand) for operand in piece.operands]) for piece in pieces(block)]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
