@@ -161,3 +161,14 @@ def test_random_draws_do_not_depend_on_the_blocks(step: int) -> None:
     for way, given in ((keep_random, args), (keep_by_rank, by_rank)):
         left, right = (applied(tensor, way(tensor, *given, seed=4, rescale=False)) for tensor in (whole, cut))
         assert all(torch.equal(*pair) for pair in zip(left, right, strict=True))
+
+
+def test_draws_apply_to_any_part_of_what_was_drawn_and_to_no_more() -> None:
+    """A mask that is too short would be filled up with zeros, and drop the rest of a task vector in silence."""
+    tensor = deltas_only(torch.ones(9, 7), step=5)  # drawn at 0 and 35: no multiples of eight
+    (sparse,) = keep_random(tensor, [0.5], seed=4, rescale=False)
+    (whole,) = applied(tensor, [sparse])
+    for row in range(9):
+        assert torch.equal(sparse.kept.of(torch.ones(1, 7), 7 * row), whole[row : row + 1])
+    with pytest.raises(ValueError, match="the 63 elements at 0 reach beyond those drawn at 0"):
+        sparse.kept.of(torch.ones(9, 7), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,20 +61,23 @@ class ByMagnitude:
 
 @dataclass(frozen=True)
 class ByChance:
-    """Kept are the entries that were drawn; a bit for each element, by the place of the piece."""
+    """Kept are the entries that were drawn; a bit for each element, by the place of the part drawn at once."""
 
     bits: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def draw(self, mask: NDArray[np.bool_], first: int) -> None:
-        """Remember the draws of a piece."""
+        """Remember the draws of a part; parts come in the order of their places."""
         self.bits[first] = np.packbits(mask)
 
     def of(self, delta: Tensor, first: int) -> Tensor:
-        """Return the piece with the drawn entries; it must be one of those that were drawn."""
-        bits = self.bits[first]
-        if len(bits) != -(-delta.numel() // 8):  # unpacking would fill up with zeros
-            raise ValueError(f"{delta.numel()} elements at {first}, where {8 * len(bits)} were drawn")
-        mask = np.unpackbits(bits, count=delta.numel())
+        """Return the drawn entries of a block that lies within one of the parts."""
+        places = list(self.bits)
+        place = places[bisect_right(places, first) - 1]
+        start, skipped = divmod(first - place, 8)
+        bits = self.bits[place][start:]
+        if 8 * len(bits) < skipped + delta.numel():  # unpacking would fill up with zeros
+            raise ValueError(f"the {delta.numel()} elements at {first} reach beyond those drawn at {place}")
+        mask = np.unpackbits(bits, count=skipped + delta.numel())[skipped:]
         return delta * torch.from_numpy(mask).to(delta.device).view(delta.shape).float()
 
 
@@ -177,7 +181,7 @@ def keep_by_rank(
         mask.scatter_(1, _ascending(delta), torch.from_numpy(drawn))  # `drawn` is in the order of the ranks
         return mask.numpy().reshape(-1)
 
-    return _drawn(tensor, density, chosen, rescale=rescale)
+    return _drawn(InPieces(tensor), density, chosen, rescale=rescale)
 
 
 def _ascending(delta: Tensor) -> Tensor:
@@ -196,7 +200,7 @@ def _drawn(
 ) -> list[Sparse]:
     kept = [ByChance() if share < 1 else Everything() for share in density]
     sums = _Sums(len(kept))
-    for block in InPieces(tensor) if any(isinstance(one, ByChance) for one in kept) else ():
+    for block in tensor if any(isinstance(one, ByChance) for one in kept) else ():
         for expert, one in enumerate(kept):
             if isinstance(one, ByChance):
                 delta = dense(block.operands[expert])
