@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from unspoiled.merging._operands import Operand, dense, total_weight
+from unspoiled.merging._pieces import merge_in_pieces
 from unspoiled.merging._sparsify import Sparse
+
+_CANCELLED = 1e-6  # a sum this small beside its terms is the rounding of float32
 
 
 def merge_sparse(
@@ -28,11 +32,15 @@ def merge_sparse(
         ConfigError: `normalize` is set and the weights sum to zero.
     """
     scale = lambda_ / total_weight(weight, method) if normalize else lambda_
-    total = base.to(torch.float32, copy=True)
-    for delta, one, w in zip(deltas, sparse, weight, strict=True):
-        if w != 0.0:
-            total.add_(one.kept.of(dense(delta), first), alpha=scale * w * one.scale)
-    return total
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        total = base.to(torch.float32, copy=True)
+        for delta, one, w in zip(deltas, sparse, weight, strict=True):
+            if w != 0.0:
+                total.add_(one.kept.of(dense(delta), first), alpha=scale * w * one.scale)
+        return total
+
+    return merge_in_pieces(base, deltas, first, merge)
 
 
 def merge_agreeing(
@@ -50,54 +58,46 @@ def merge_agreeing(
     A sum of zero counts as positive, an entry of zero agrees with nothing. With `normalize` each entry is divided by
     the sum of the weights that agree there (by 1 where those cancel).
     """
-    values = [one.kept.of(dense(delta), first) for delta, one in zip(deltas, sparse, strict=True)]
     factors = [w * one.scale for w, one in zip(weight, sparse, strict=True)]
-    weighted = [value * factor for value, factor in zip(values, factors, strict=True)]
-    positive, negative = _sides(weighted)
-    plus = _is_plus(positive, negative)
-    total = _chosen(plus, positive, negative)
-    if normalize:
-        found = _agreeing_weight(weighted, weight, plus)
-        total.div_(found.add_(torch.eq(found, 0.0, out=torch.empty_like(found))))
-    return total.mul_(lambda_).add_(base)
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        values = [
+            one.kept.of(dense(delta), first) * factor
+            for delta, one, factor in zip(deltas, sparse, factors, strict=True)
+        ]
+        total, found = agreeing(values, weights=weight if normalize else None)
+        if normalize:
+            total.div_(_or_one(found, weight))
+        return total.mul_(lambda_).add_(base)
+
+    return merge_in_pieces(base, deltas, first, merge)
 
 
-def agreeing(values: Sequence[Tensor], weight: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return Σ wᵢ xᵢ and Σ wᵢ over the entries with the sign of the unweighted Σ xᵢ.
+def agreeing(
+    values: Sequence[Tensor], factors: Sequence[float] | None = None, weights: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return Σ fᵢ xᵢ and Σ wᵢ over the entries with the sign of Σ xᵢ, which counts as positive where it is zero.
 
     Args:
-        values: xᵢ, float32, of one shape.
-        weight: wᵢ ≥ 0.
+        values: xᵢ, float32, of one shape; at least one.
+        factors: fᵢ; None for ones.
+        weights: wᵢ; None to leave their sum at zero.
     """
-    plus = _is_plus(*_sides(values))
-    weighted = [value * w for value, w in zip(values, weight, strict=True)]
-    return _chosen(plus, *_sides(weighted)), _agreeing_weight(values, weight, plus)
+    side = values[0].clone() if len(values) == 1 else values[0] + values[1]
+    for more in values[2:]:
+        side.add_(more)
+    torch.ge(side, 0.0, out=side).mul_(2.0).sub_(1.0)
+    total, found, part, agrees = torch.zeros_like(side), torch.zeros_like(side), None, torch.empty_like(side)
+    for i, value in enumerate(values):
+        part = torch.mul(value, side, out=part)
+        if weights is not None:
+            found.add_(torch.gt(part, 0.0, out=agrees), alpha=weights[i])
+        total.add_(part.clamp_(min=0.0), alpha=1.0 if factors is None else factors[i])
+    return total.mul_(side), found
 
 
-def _sides(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the sums of the positive and of the negative entries."""
-    positive, negative = values[0].clamp(min=0.0), values[0].clamp(max=0.0)
-    for more in values[1:]:
-        positive.add_(more.clamp(min=0.0))
-        negative.add_(more.clamp(max=0.0))
-    return positive, negative
-
-
-def _is_plus(positive: Tensor, negative: Tensor) -> Tensor:
-    """Return 1 where the sum of both is not negative, else 0, as float32."""
-    return torch.ge(positive + negative, 0.0, out=torch.empty_like(positive))
-
-
-def _chosen(plus: Tensor, above: Tensor, below: Tensor) -> Tensor:
-    """Return `above` where `plus` is 1 and `below` where it is 0; both may be overwritten."""
-    return above.mul_(plus).add_(below.mul_(1 - plus))
-
-
-def _agreeing_weight(values: Sequence[Tensor], weight: Sequence[float], plus: Tensor) -> Tensor:
-    """Return, entry by entry, Σ of the weights whose value has the elected sign."""
-    above, below = torch.zeros_like(plus), torch.zeros_like(plus)
-    for value, w in zip(values, weight, strict=True):
-        signs = value.sign()
-        below.add_(signs.clamp(max=0.0), alpha=-w)
-        above.add_(signs.clamp_(min=0.0), alpha=w)
-    return _chosen(plus, above, below)
+def _or_one(found: Tensor, weight: Sequence[float]) -> Tensor:
+    """Return the sums of weights, in place, with 1 for those that are zero, up to rounding."""
+    if min(weight) < 0.0 < max(weight):  # only then do sums that are not empty cancel
+        found = hardshrink(found, _CANCELLED * sum(map(abs, weight)))
+    return found.add_(torch.eq(found, 0.0, out=torch.empty_like(found)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def draw_bits(seed: int, tensor: str, expert: int, first: int, count: int) -> NDArray[np.uint32]:
@@ -32,6 +32,6 @@ def draw_bits(seed: int, tensor: str, expert: int, first: int, count: int) -> ND
     return generator.random_raw(steps).view(np.uint32)[skipped : skipped + count]
 
 
-def threshold_of(probability: float) -> int:
-    """Return the number below which a draw falls with that probability, in [0, 2³² − 1]."""
-    return min(max(round(probability * 2**32), 0), 2**32 - 1)
+def thresholds_of(probability: ArrayLike) -> NDArray[np.uint32]:
+    """Return the numbers below which a draw falls with those probabilities, in [0, 2³² − 1]."""
+    return np.clip(np.round(np.asarray(probability) * 2**32), 0, 2**32 - 1).astype(np.uint32)

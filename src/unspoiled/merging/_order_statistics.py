@@ -19,8 +19,12 @@ from torch.nn.functional import hardshrink
 _BUCKETS = 2**15  # of the upper bits: the sign bit is never set
 _FINE = 2**16
 
-Columns: TypeAlias = Callable[[], Iterator[tuple[int, Sequence[Tensor]]]]
-"""Gives (place of the first element, one block of values ≥ 0 in float32 for each column), anew at each call."""
+Columns: TypeAlias = Callable[[], Iterator[tuple[int, Callable[[int], Tensor]]]]
+"""Gives (place of the first element, columns) for each block, anew at each call. `columns(i)` makes the block's values
+of column i, ≥ 0 in float32 and contiguous, which may be overwritten."""
+Counts: TypeAlias = Sequence[Callable[[int], Sequence[int]]]
+"""For each column: how many of the largest are wanted, one or several numbers, given how many values aren't zero (or
+below 2^-133, about 1e-40: so small a variance is rounding)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Cut:
 
     Attributes:
         threshold: The k-th largest value, infinite for k = 0.
-        end: Values equal to the threshold count where they lie before this place, in elements of the tensor.
+        end: Values equal to the threshold count where they lie before this place, in elements of the tensor; 0 for
+            k = 0.
     """
 
     threshold: float
@@ -42,8 +47,6 @@ class Cut:
             values: float32, of any shape.
             first: The place of the block's first element in the tensor.
         """
-        if math.isinf(self.threshold):
-            return torch.zeros_like(values)
         if first >= self.end:
             return hardshrink(values, self.threshold)
         if first + values.numel() <= self.end:
@@ -53,7 +56,7 @@ class Cut:
         return torch.cat(parts).view(values.shape)
 
 
-def cuts(columns: Columns, counts: Sequence[Sequence[int]]) -> list[list[Cut]]:
+def cuts(columns: Columns, counts: Counts) -> list[list[Cut]]:
     """Return where the k largest values of each column end.
 
     Args:
@@ -63,12 +66,14 @@ def cuts(columns: Columns, counts: Sequence[Sequence[int]]) -> list[list[Cut]]:
     Returns:
         For each column, the cuts for its `counts`, in their order.
     """
-    coarse, size = _coarse_histograms(columns, len(counts))
-    buckets = [[_position(histogram, k) for k in wanted] for histogram, wanted in zip(coarse, counts, strict=True)]
+    coarse, size, wanted = _coarse_histograms(columns, counts)
+    if size == 0:
+        return [[Cut(math.inf, 0) for _ in ks] for ks in wanted]
+    buckets = [[_position(histogram, k) for k in ks] for histogram, ks in zip(coarse, wanted, strict=True)]
     fine = _fine_histograms(columns, [{bucket for bucket, _ in found} for found in buckets])
     found = [
-        [_cut(k, bucket, rest, fine[column], size) for k, (bucket, rest) in zip(wanted, buckets[column], strict=True)]
-        for column, wanted in enumerate(counts)
+        [_cut(k, bucket, rest, fine[column], size) for k, (bucket, rest) in zip(ks, buckets[column], strict=True)]
+        for column, ks in enumerate(wanted)
     ]
     return _with_ends(columns, found)
 
@@ -82,14 +87,17 @@ class _Found:
     size: int
 
 
-def _coarse_histograms(columns: Columns, count: int) -> tuple[list[Tensor], int]:
-    histograms = [torch.zeros(_BUCKETS, dtype=torch.int64) for _ in range(count)]
+def _coarse_histograms(columns: Columns, counts: Counts) -> tuple[list[Tensor], int, list[Sequence[int]]]:
+    """Return the histograms of the upper bits, the number of values in a column, and the counts wanted of each."""
+    histograms = [torch.zeros(_BUCKETS, dtype=torch.int64) for _ in counts]
     size = 0
     for _, values in columns():
-        for histogram, column in zip(histograms, values, strict=True):
-            histogram += torch.bincount(_bits(column) >> 16, minlength=_BUCKETS).cpu()
-        size += values[0].numel()
-    return histograms, size
+        for column, histogram in enumerate(histograms):
+            bits = _bits(values(column))
+            histogram += torch.bincount(bits.bitwise_right_shift_(16), minlength=_BUCKETS).cpu()
+        size += len(bits)
+    ks = [wanted(size - int(histogram[0])) for wanted, histogram in zip(counts, histograms, strict=True)]
+    return histograms, size, ks
 
 
 def _position(histogram: Tensor, k: int) -> tuple[int, int]:
@@ -103,17 +111,18 @@ def _position(histogram: Tensor, k: int) -> tuple[int, int]:
 def _fine_histograms(columns: Columns, buckets: Sequence[set[int]]) -> list[dict[int, Tensor]]:
     histograms = [{bucket: torch.zeros(_FINE, dtype=torch.int64) for bucket in wanted} for wanted in buckets]
     for _, values in columns():
-        for column, wanted in zip(values, histograms, strict=True):
-            bits = _bits(column)
+        for column, wanted in enumerate(histograms):
+            bits = _bits(values(column))
+            upper = bits >> 16
             for bucket, histogram in wanted.items():
-                low = _within(bits, bucket << 16, (bucket + 1) << 16) - (bucket << 16)
+                low = _chosen(bits, upper, bucket) - (bucket << 16)
                 histogram += torch.bincount(low, minlength=_FINE).cpu()
     return histograms
 
 
 def _cut(k: int, bucket: int, rest: int, fine: dict[int, Tensor], size: int) -> _Found:
     if k == 0:
-        return _Found(math.inf, None, size)
+        return _Found(math.inf, None, 0)
     low, equal = _position(fine[bucket], rest)
     threshold = torch.tensor((bucket << 16) + low, dtype=torch.int32).view(torch.float32).item()
     return _Found(threshold, None if equal == int(fine[bucket][low]) else equal, size)
@@ -127,13 +136,14 @@ def _with_ends(columns: Columns, found: list[list[_Found]]) -> list[list[Cut]]:
     }
     for first, values in columns() if left else ():
         for (i, j), equal in list(left.items()):
-            flat = values[i].reshape(-1)
-            places = (flat == found[i][j].threshold).nonzero().view(-1)
-            if len(places) >= equal:
-                ends[i][j] = first + int(places[equal - 1]) + 1
+            flat = values(i).reshape(-1)
+            here = torch.eq(flat, found[i][j].threshold, out=flat)
+            count = int(here.sum(dtype=torch.float64))
+            if count >= equal:  # the places cost more than the count, and only this block's are needed
+                ends[i][j] = first + int(here.nonzero()[equal - 1]) + 1
                 del left[i, j]
             else:
-                left[i, j] = equal - len(places)
+                left[i, j] = equal - count
         if not left:
             break
     return [[Cut(one.threshold, end) for one, end in zip(*pair, strict=True)] for pair in zip(found, ends, strict=True)]
@@ -143,12 +153,12 @@ def _bits(values: Tensor) -> Tensor:
     return values.reshape(-1).view(torch.int32)
 
 
-def _within(bits: Tensor, low: int, high: int) -> Tensor:
-    """Return the entries in [low, high)."""
+def _chosen(bits: Tensor, upper: Tensor, bucket: int) -> Tensor:
+    """Return the entries of `bits` whose entry of `upper` is `bucket`."""
     if bits.is_cuda:
-        return bits[(bits >= low) & (bits < high)]
-    array = bits.numpy()  # several times as fast as a boolean mask of torch's
-    return torch.from_numpy(array[(array >> 16) == (low >> 16)])
+        return bits[upper == bucket]
+    # NumPy's compress is several times as fast as a boolean mask of torch's.
+    return torch.from_numpy(bits.numpy().compress(upper.numpy() == bucket))
 
 
 def _below(value: float) -> float:

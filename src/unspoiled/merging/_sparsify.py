@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
-from unspoiled.merging._draws import draw_bits, threshold_of
+from unspoiled.merging._draws import draw_bits, thresholds_of
 from unspoiled.merging._method import TensorBlocks
-from unspoiled.merging._operands import dense
+from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
+from unspoiled.merging._pieces import InPieces
 
 _NO_NORM = 1e-7  # an L1 norm this small is that of a zero task vector: nothing to rescale
 
@@ -57,17 +61,23 @@ class ByMagnitude:
 
 @dataclass(frozen=True)
 class ByChance:
-    """Kept are the entries that were drawn; a bit for each element, by the place of the block."""
+    """Kept are the entries that were drawn; a bit for each element, by the place of the part drawn at once."""
 
     bits: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def draw(self, mask: NDArray[np.bool_], first: int) -> None:
-        """Remember the draws of a block."""
+        """Remember the draws of a part; parts come in the order of their places."""
         self.bits[first] = np.packbits(mask)
 
     def of(self, delta: Tensor, first: int) -> Tensor:
-        """Return the block with the drawn entries."""
-        mask = np.unpackbits(self.bits[first], count=delta.numel())
+        """Return the drawn entries of a block that lies within one of the parts."""
+        places = list(self.bits)
+        place = places[bisect_right(places, first) - 1]
+        start, skipped = divmod(first - place, 8)
+        bits = self.bits[place][start:]
+        if 8 * len(bits) < skipped + delta.numel():  # unpacking would fill up with zeros
+            raise ValueError(f"the {delta.numel()} elements at {first} reach beyond those drawn at {place}")
+        mask = np.unpackbits(bits, count=skipped + delta.numel())[skipped:]
         return delta * torch.from_numpy(mask).to(delta.device).view(delta.shape).float()
 
 
@@ -87,8 +97,9 @@ def keep_largest(tensor: TensorBlocks, density: Sequence[float], *, rescale: boo
         density: The share to keep, by expert, in [0, 1].
         rescale: Restore the L1 norm.
     """
-    size = _size(tensor)
-    counts = [[max(1, int(share * size)) if share > 0 else 0] if share < 1 else [] for share in density]
+    size = math.prod(tensor.shape)
+    least = min(1, size)
+    counts = [[max(least, int(share * size)) if share > 0 else 0] if share < 1 else [] for share in density]
     found = _magnitude_cuts(tensor, counts)
     return _scaled(tensor, [ByMagnitude(*cut) if cut else Everything() for cut in found], rescale=rescale)
 
@@ -106,7 +117,7 @@ def drop_outliers(
         gamma: The share of largest entries to drop, by expert, in [0, 1].
         rescale: Restore the L1 norm.
     """
-    size = _size(tensor)
+    size = math.prod(tensor.shape)
     counts = []
     for share, outliers in zip(density, gamma, strict=True):
         target = int(share * size)
@@ -128,7 +139,8 @@ def keep_random(tensor: TensorBlocks, density: Sequence[float], *, seed: int, re
 
     def chosen(delta: Tensor, expert: int, first: int) -> NDArray[np.bool_]:
         bits = draw_bits(seed, tensor.name, expert, first, delta.numel())
-        return bits < np.uint32(threshold_of(density[expert]))
+        threshold = thresholds_of(density[expert])
+        return bits < threshold
 
     return _drawn(tensor, density, chosen, rescale=rescale)
 
@@ -157,21 +169,19 @@ def keep_by_rank(
                 f"della: density {share} ± epsilon {spread} leaves the range between 0 and 1. Choose a smaller epsilon."
             )
 
+    width = tensor.shape[-1] if tensor.shape else 1
+    places = np.linspace(-1.0, 1.0, width) if width > 1 else np.zeros(width)  # of the ranks in their range
+    limits = [thresholds_of(share + spread * places) for share, spread in zip(density, epsilon, strict=True)]
+
     def chosen(delta: Tensor, expert: int, first: int) -> NDArray[np.bool_]:
-        rows, width = delta.shape
-        share, spread = density[expert], epsilon[expert]
-        if share <= 0:
-            return np.zeros(rows * width, dtype=np.bool_)
-        limits = np.array(
-            [threshold_of(share - spread + 2 * spread * (rank / max(width - 1, 1))) for rank in range(width)],
-            dtype=np.uint32,
-        )
-        kept = draw_bits(seed, tensor.name, expert, first, rows * width).reshape(rows, width) < limits
-        mask = torch.empty(rows, width, dtype=torch.bool)
-        mask.scatter_(1, _ascending(delta), torch.from_numpy(kept))  # `kept` is in the order of the ranks
+        if density[expert] <= 0:
+            return np.zeros(delta.numel(), dtype=np.bool_)
+        drawn = draw_bits(seed, tensor.name, expert, first, delta.numel()).reshape(delta.shape) < limits[expert]
+        mask = torch.empty(delta.shape, dtype=torch.bool)
+        mask.scatter_(1, _ascending(delta), torch.from_numpy(drawn))  # `drawn` is in the order of the ranks
         return mask.numpy().reshape(-1)
 
-    return _drawn(tensor, density, chosen, rescale=rescale)
+    return _drawn(InPieces(tensor), density, chosen, rescale=rescale)
 
 
 def _ascending(delta: Tensor) -> Tensor:
@@ -203,7 +213,7 @@ def _drawn(
 def _scaled(tensor: TensorBlocks, kept: Sequence[Kept], *, rescale: bool) -> list[Sparse]:
     sums = _Sums(len(kept))
     if rescale and not all(isinstance(one, Everything) for one in kept):
-        for block in tensor:
+        for block in InPieces(tensor):
             for expert, one in enumerate(kept):
                 delta = dense(block.operands[expert])
                 sums.add(expert, delta, one.of(delta, block.first))
@@ -232,16 +242,19 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
     if not wanted:
         return [[] for _ in counts]
 
-    def columns() -> Iterator[tuple[int, list[Tensor]]]:
-        for block in tensor:
-            yield block.first, [dense(block.operands[expert]).abs() for expert in wanted]
+    def constant(numbers: Sequence[int]) -> Callable[[int], Sequence[int]]:
+        return lambda _: numbers
 
-    found: Mapping[int, list[Cut]] = dict(zip(wanted, cuts(columns, [counts[i] for i in wanted]), strict=True))
+    def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
+        for block in tensor:
+            yield block.first, partial(_magnitudes, [block.operands[expert] for expert in wanted])
+
+    found: Mapping[int, list[Cut]] = dict(
+        zip(wanted, cuts(columns, [constant(counts[i]) for i in wanted]), strict=True)
+    )
     return [found.get(expert, []) for expert in range(len(counts))]
 
 
-def _size(tensor: TensorBlocks) -> int:
-    size = 1
-    for length in tensor.shape:
-        size *= length
-    return size
+def _magnitudes(operands: Sequence[Operand], column: int) -> Tensor:
+    values = dense(operands[column])
+    return values.abs() if isinstance(operands[column], Tensor) else values.abs_()

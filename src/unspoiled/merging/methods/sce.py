@@ -1,16 +1,18 @@
 """SCE: select the entries that vary most between the experts, weigh experts by their size, erase minorities."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unspoiled.merging._consensus import agreeing
-from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
+from unspoiled.merging._pieces import InPieces, merge_in_pieces, pieces
 
 _LEAST_WEIGHT = 1e-6  # mergekit's floor of the agreeing weights, which sum to 1 over all experts
 
@@ -26,21 +28,19 @@ class _Selection:
 def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
     cut = None
     if select_topk < 1:
-        varying = sum(int(torch.count_nonzero(_variance(block.operands))) for block in tensor)
 
-        def columns() -> Iterator[tuple[int, list[Tensor]]]:
+        def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
             for block in tensor:
-                yield block.first, [_variance(block.operands)]
+                yield block.first, partial(_variance_of, block)
 
-        ((cut,),) = cuts(columns, [[int(varying * select_topk)]])
-    squares: list[float] | None = None
-    for block in tensor:
-        selected = _selected(block.operands, cut, block.first)
-        found = [float(torch.linalg.vector_norm(values)) ** 2 for values in selected]
-        squares = found if squares is None else [a + b for a, b in zip(squares, found, strict=True)]
-    assert squares is not None
+        ((cut,),) = cuts(columns, [lambda varying: [int(varying * select_topk)]])
+    parts = [
+        [float(torch.linalg.vector_norm(values)) ** 2 for values in _selected(block.operands, cut, block.first)]
+        for block in InPieces(tensor)
+    ]
+    squares = [math.fsum(of_blocks) for of_blocks in zip(*parts, strict=True)]
     total = math.fsum(squares)
-    uniform = 1 / len(squares)
+    uniform = 1 / max(len(squares), 1)
     return _Selection(cut, tuple(square / total if total > 0 else uniform for square in squares))
 
 
@@ -75,27 +75,37 @@ def sce(
         first: The place of the block's first element in the tensor.
         select_topk: The share of varying entries to merge, in [0, 1].
     """
-    selected = _selected(deltas, measured.cut, first)
-    weighted, weight = agreeing(selected, measured.weights)
-    return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
+    weights = measured.weights
+
+    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
+        weighted, weight = agreeing(_selected(deltas, measured.cut, first), factors=weights, weights=weights)
+        return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
+
+    return merge_in_pieces(base, deltas, first, merge)
 
 
-def _variance(operands: Sequence[Operand]) -> Tensor:
-    """Return the population variance over the experts, entry by entry."""
-    values = [dense(operand) for operand in operands]
-    mean = values[0].clone()
-    for more in values[1:]:
-        mean.add_(more)
-    mean.div_(len(values))
-    total = torch.zeros_like(mean)
-    for value in values:
-        total.add_((value - mean).square_())
-    return total.div_(len(values))
+def _variance_of(block: Block, _column: int) -> Tensor:
+    rows = [_variance([dense(operand) for operand in piece.operands]) for piece in pieces(block)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _variance(values: Sequence[Tensor]) -> Tensor:
+    """Return the variance over the experts, entry by entry, times their number: the order is all that is needed.
+
+    It is that of the differences to the first expert, which are zero exactly where all are equal. As one of the
+    differences is zero, Σ e² − (Σ e)² / n can't fall below Σ e² / n: little is lost by cancellation.
+    """
+    total, squares = torch.zeros_like(values[0]), torch.zeros_like(values[0])
+    for value in values[1:]:
+        difference = value - values[0]
+        total.add_(difference)
+        squares.addcmul_(difference, difference)
+    return squares.addcmul_(total, total, value=-1 / len(values)).abs_()  # NaN may have a sign
 
 
 def _selected(operands: Sequence[Operand], cut: Cut | None, first: int) -> list[Tensor]:
     values = [dense(operand) for operand in operands]
     if cut is None:
         return values
-    mask = cut.keep(_variance(operands), first).sign_()
+    mask = cut.keep(_variance(values), first).sign_()
     return [value * mask for value in values]
