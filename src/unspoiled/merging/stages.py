@@ -20,6 +20,7 @@ def merge_stages(
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     memory: int = MEMORY,
+    device: str = "cpu",
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> tuple[str, ...]:
     """Merge stage after stage, and write what the last one makes to `destination`.
@@ -29,10 +30,11 @@ def merge_stages(
     Args:
         recipes: The stages, each after those it uses (as `read_recipes` gives them); one recipe is one stage.
         directory: What relative model paths are relative to.
-        destination: As in `merge_to_directory`, as are `shard_size`, `threads` and `memory`.
+        destination: As in `merge_to_directory`, as are `shard_size`, `threads`, `memory` and `device`.
         shard_size: Largest size of one safetensors file, in bytes.
         threads: Tensors in flight.
         memory: Bytes that the tensors in flight may take.
+        device: Where to merge.
         progress: Called with (stage, bytes done, bytes in all).
 
     Returns:
@@ -57,6 +59,7 @@ def merge_stages(
                 shard_size=shard_size,
                 threads=threads,
                 memory=memory,
+                device=device,
                 recipe_yaml=written,
                 progress=partial(progress, label),
             )
