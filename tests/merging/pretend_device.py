@@ -66,9 +66,7 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         here[1] = {**here[1], "device": torch.device("cpu")}
     result = func(*here[0], **here[1])
     stays = device.type == "cpu" if device is not None else args[0].is_cpu if moves else not away
+    if stays:
+        return result
     known = {id(tensor.inner): tensor for tensor in away}  # what an operation in place returns is what it was given
-    return tree_map(lambda one: known.get(id(one)) or _sent(one), result) if not stays else result
-
-
-def _sent(value: Any) -> Any:
-    return AwayTensor(value) if isinstance(value, Tensor) else value
+    return tree_map(lambda one: known.get(id(one), AwayTensor(one)) if isinstance(one, Tensor) else one, result)

@@ -74,7 +74,7 @@ class PlannedTensor:
     statistics: tuple[StatisticsFile, ...] = ()
 
     def row_ranges(self) -> list[tuple[int, int]]:
-        """Return the [start, stop) of each block, in rows of the matrix; decided by the shape and the kind of device."""
+        """Return the [start, stop) of each block, in rows of the matrix; by the shape and the kind of device alone."""
         rows, width = matrix_shape(self.shape)
         matrix = self.shape[-2] if len(self.shape) >= 2 else 1
         size = BLOCK if isinstance(self.read, DeviceRows) else _BLOCK

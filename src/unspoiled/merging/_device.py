@@ -46,8 +46,18 @@ def open_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def rows_on(name: str) -> DeviceRows | None:
+    """Return what reads rows onto the device of that name; None for the CPU, where reading them is all.
+
+    Raises:
+        ConfigError, ResourceError: See `open_device`.
+    """
+    device = open_device(name)
+    return None if device.type == "cpu" else DeviceRows(device)
+
+
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes of a CUDA device no process holds; what this one's allocator keeps for reuse is free too."""
+    """Return how many bytes of a CUDA device are free, those that torch's allocator keeps for reuse included."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 
@@ -100,7 +110,8 @@ class DeviceRows:
             return rows
         arrived = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=self._pinned)
         arrived.copy_(rows, non_blocking=True)
-        torch.cuda.current_stream(self.device).synchronize()
+        if self._pinned:
+            torch.cuda.current_stream(self.device).synchronize()
         return arrived
 
     def ahead(self, make: Callable[[int, int], Block], ranges: Sequence[tuple[int, int]]) -> Iterator[Block]:

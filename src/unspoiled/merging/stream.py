@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Lock
 
@@ -25,7 +25,7 @@ from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import CheckpointError, PreflightError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._blocks import PlannedTensor
-from unspoiled.merging._device import DeviceRows, free_memory, full_float32, open_device
+from unspoiled.merging._device import DeviceRows, free_memory, full_float32, rows_on
 from unspoiled.merging._plan import MergePlan, Models, merged_names
 from unspoiled.merging._rows import copied_rows, matrix_shape
 
@@ -55,10 +55,10 @@ def merge_to_directory(
 ) -> tuple[str, ...]:
     """Write the merged checkpoint of `recipe` to `destination`, all of it or nothing.
 
-    The bytes written depend on the recipe and the inputs alone, not on threads or memory. On a CUDA device the arithmetic
-    is float32 too (never TF32), and random methods draw the same entries, but sums are taken in another order: results
-    agree with the CPU's within float32 rounding, not bit for bit, except where rounding decides a discrete choice (an
-    elected sign, the edge of a top k).
+    The bytes written depend on the recipe and the inputs alone, not on threads or memory. On a CUDA device the
+    arithmetic is float32 too (never TF32), and random methods draw the same entries, but sums are taken in another
+    order: the weights agree with the CPU's within float32 rounding, not bit for bit. Where rounding decides a discrete
+    choice (the sign that a sum of nearly zero elects, say), an entry may differ by more.
 
     Args:
         recipe: What to merge.
@@ -85,8 +85,7 @@ def merge_to_directory(
         ResourceError: The disk has too little room, one block of a tensor takes more than `memory` or than what is
             free on the device, or this machine lacks the device.
     """
-    place = open_device(device)
-    rows = None if place.type == "cpu" else DeviceRows(place)
+    rows = rows_on(device)
     plan = MergePlan(recipe, models, read=rows or copied_rows)
     notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
     threads = threads or (_processors() if rows is None else 1)
@@ -98,9 +97,8 @@ def merge_to_directory(
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
-        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
-            with full_float32() if rows else nullcontext():
-                _write_all(plan, models, writer, budget, threads, rows, progress)
+        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer, full_float32():
+            _write_all(plan, models, writer, budget, threads, rows, progress)
         donor = tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory
         if plan.vocabulary is not None:
             write_tokenizer(plan.vocabulary, staging)
