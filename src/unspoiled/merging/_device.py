@@ -83,7 +83,12 @@ class DeviceRows:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pinned = device.type == "cuda"
-        self._copies = torch.cuda.Stream(device) if self._pinned else None
+        self._copies = torch.cuda.Stream(device) if self._pinned else None  # type: ignore[no-untyped-call]
+
+    def enter_thread(self) -> None:
+        """Let the calling thread allocate for this device: else pinned memory would start up the first GPU as well."""
+        if self._pinned:
+            torch.cuda.set_device(self.device)
 
     def __call__(self, source: ModelSource, name: str, start: int, stop: int) -> Tensor:
         """Read rows [start, stop) of a model's tensor, taken as a matrix."""

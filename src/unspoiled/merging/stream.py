@@ -173,13 +173,19 @@ def _write_all(
 
     order = sorted(plan.tensors.values(), key=lambda tensor: (-math.prod(tensor.shape), tensor.name))
     own_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, initializer=_start_worker, initargs=(device,))
     try:
         for future in [pool.submit(write, tensor) for tensor in order]:
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(own_threads)
+
+
+def _start_worker(device: DeviceRows | None) -> None:
+    torch.set_num_threads(1)
+    if device is not None:
+        device.enter_thread()
 
 
 class _Budget:
@@ -250,8 +256,8 @@ def _staging_bytes(tensor: PlannedTensor) -> int:
     """Return about how many bytes of the CPU's memory a tensor takes that is merged on a device."""
     squares = sum(not statistic.by_rows for statistic in tensor.method.statistics)
     width = matrix_shape(tensor.shape)[1]
-    # two blocks of the inputs and the base, the result, and the draws that random methods make
-    return _block_bytes(tensor) * (2 * len(tensor.inputs) + 4) + squares * width * width * 4
+    # two blocks of the inputs and the base, the result, the draws of random methods, and statistics of the rows
+    return _block_bytes(tensor) * (3 * len(tensor.inputs) + 4) + squares * width * width * 4
 
 
 def _device_bytes(tensor: PlannedTensor) -> int:
