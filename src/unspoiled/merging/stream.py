@@ -25,6 +25,7 @@ from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import CheckpointError, PreflightError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._blocks import PlannedTensor
+from unspoiled.merging._buffers import kept_buffers
 from unspoiled.merging._device import DeviceRows, free_memory, full_float32, rows_on
 from unspoiled.merging._plan import MergePlan, Models, merged_names
 from unspoiled.merging._rows import copied_rows, matrix_shape
@@ -97,7 +98,7 @@ def merge_to_directory(
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
-        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer, full_float32():
+        with kept_buffers(), full_float32(), CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
             _write_all(plan, models, writer, budget, threads, rows, progress)
         donor = tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory
         if plan.vocabulary is not None:
