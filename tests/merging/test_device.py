@@ -1,6 +1,7 @@
 """Merging on a device: every method works where its operands are, and gives what it gives on the CPU."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -207,6 +208,41 @@ def test_reading_ahead_changes_nothing(
     found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("ahead", "plain"))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], values) for name, values in expected.items())
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A CUDA stream that notes what happens; there is an event for each recording."""
+
+    name: str
+    notes: list[str]
+
+    def record_event(self) -> str:
+        self.notes.append(f"{self.name} is recorded")
+        return self.name
+
+    def wait_event(self, event: str) -> None:
+        self.notes.append(f"{self.name} waits for {event}")
+
+
+def test_a_block_is_used_when_it_is_there_and_kept_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a merge on a GPU would read rows that are still on their way, or those of a later block in their place."""
+    notes: list[str] = []
+    copies, work = Stream("copies", notes), Stream("work", notes)
+    kept: list[Tensor] = []
+    base, rows, adapted = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3)
+    lora = LowRankDelta(torch.ones(2, 1), torch.ones(1, 3), 1.0)
+    block = Block(base, [DenseDelta(rows, base), lora, AdaptedTensor(adapted, lora), rows])
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "Stream", lambda _: copies)
+        patched.setattr(torch.cuda, "stream", lambda stream: nullcontext(notes.append(f"{stream.name} is chosen")))
+        patched.setattr(torch.cuda, "current_stream", lambda _: work)
+        patched.setattr(Tensor, "record_stream", lambda tensor, stream: kept.append(tensor) if stream is work else None)
+        reader = DeviceRows(torch.device("cuda", 0))
+        (found,) = reader.ahead(lambda _start, _stop: block, [(0, 2)])
+    assert found is block
+    assert notes == ["copies is chosen", "copies is recorded", "work waits for copies"]
+    assert {id(tensor) for tensor in kept} == {id(one) for one in (base, rows, adapted, lora.a, lora.b)}
 
 
 @pytest.mark.usefixtures("prefetching")

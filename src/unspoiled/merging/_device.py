@@ -16,7 +16,8 @@ from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand
 from unspoiled.merging._rows import as_matrix, matrix_shape
 
 BLOCK = 2**22
-"""Elements of a block on an accelerator: enough that an operation takes longer than to ask for it."""
+"""Elements of a block on an accelerator: enough that an operation takes longer than to ask for it, and fewer than the
+2^24 up to which float32 counts exactly."""
 
 
 def open_device(name: str) -> torch.device:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unspoiled.config import Recipe, recipes_to_yaml, stage_name
 from unspoiled.files import scratch_directory
+from unspoiled.merging._device import open_device
 from unspoiled.merging._plan import Models
 from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
 
@@ -43,6 +44,7 @@ def merge_stages(
     Raises:
         UnspoiledError: What `merge_to_directory` raises; nothing is written then.
     """
+    open_device(device)  # refused before anything is downloaded
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
     made: dict[str, Path] = {}
