@@ -33,6 +33,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,19 +100,23 @@ def main() -> None:
             write_random_bunch(work / size, SIZES[size])
         start_up = _start_up(setting)
         their_methods = arguments.mergekit_methods or arguments.methods
-        rows = [
-            _row(setting if method in their_methods else replace(setting, mergekit=None), method, size)
-            for size in arguments.sizes
-            for method in arguments.methods
-        ]
-    grids = [start_grid(start_up)]
-    for size in arguments.sizes:
-        grids += [time_grid(rows, size), memory_grid(rows, size)]
-    machine = _machine(python)
+        machine = _machine(python)
+        rows: list[Row] = []
+        for size, method in product(arguments.sizes, arguments.methods):
+            rows.append(_row(setting if method in their_methods else replace(setting, mergekit=None), method, size))
+            if arguments.write:  # after each row, so that a run that is stopped leaves what it has measured
+                _write(_grids(start_up, rows), rows, machine, start_up, arguments)
+    grids = _grids(start_up, rows)
     _print(grids, rows, machine)
-    if arguments.write:
-        _write(grids, rows, machine, start_up, arguments)
     sys.exit(not all(grid.holds for grid in grids))
+
+
+def _grids(start_up: dict[str, float], rows: Sequence[Row]) -> list[Grid]:
+    sizes = dict.fromkeys(row.size for row in rows)
+    return [
+        start_grid(start_up),
+        *(grid for size in sizes for grid in (time_grid(rows, size), memory_grid(rows, size))),
+    ]
 
 
 def _arguments() -> argparse.Namespace:
