@@ -22,12 +22,12 @@ from unspoiled.checkpoints import (
     embedding_names,
     open_model,
     output_layout,
-    tensor_problems,
 )
 from unspoiled.config import ModelEntry, Recipe, SliceSource, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor
 from unspoiled.merging._embeddings import MappedEmbedding, MappedInput, recipe_vocabulary
+from unspoiled.merging._fitting import require_fitting_slices, require_same_tensors
 from unspoiled.merging._method import Method, Parameter, Value, get_method
 from unspoiled.merging._places import Place, layer_origins, places
 from unspoiled.merging._rows import RowReader, mapped_rows
@@ -120,13 +120,17 @@ class MergePlan:
         self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
         self._require_known_parameters()
         self.vocabulary = recipe_vocabulary(recipe, models.sources)
-        _require_same_tensors(
-            recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model, mapped=self.vocabulary is not None
+        reference = recipe.base_model or recipe.slice_sources(0)[0].model
+        require_same_tensors(
+            {entry.model: models.sources[entry.model] for entry in recipe.models},
+            reference,
+            models.sources[reference],
+            mapped=self.vocabulary is not None,
         )
         found = list(places(recipe, models))
         self._mapped = self._mapped_embeddings(models, [place.name for place in found])
         if recipe.slices:
-            _require_fitting_layers(recipe, models, [place for place in found if place.name not in self._mapped])
+            require_fitting_slices(recipe, models.sources, found, mapped=self._mapped.keys())
         self.tensors = {place.name: self._plan(place, read) for place in found}
         self.tied = models.output.tied
         self._models = models
@@ -136,7 +140,8 @@ class MergePlan:
         """The config of the merged model: the reference's, with the merge's layers and vocabulary; {} for raw files."""
         config = dict(self.reference.checkpoint.config)
         if config and self.recipe.slices:
-            config = config_of_layers(config, layer_origins(self.recipe))
+            sources = {name: source.checkpoint.config for name, source in self._models.sources.items()}
+            config = config_of_layers(config, [(sources[name], layer) for name, layer in layer_origins(self.recipe)])
         if config and self.vocabulary is not None:
             config = self.vocabulary.config(config, self._models.sources[self.vocabulary.donor].checkpoint.config)
         return config
@@ -281,7 +286,8 @@ class _SliceModels:
             raise ConfigError(f"merge_method {method.name!r} needs a base_model: name the common ancestor.")
         sources = recipe.slice_sources(index)
         if method.base == "unused":
-            if base is not None and base not in {source.model for source in sources}:
+            # mergekit adds the base to whole models alone; of slices it is the config and tokenizer only
+            if base is not None and not recipe.slices and base not in {source.model for source in sources}:
                 raise ConfigError(
                     f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: "
                     "mergekit would merge it as one more. List it if you want that; else remove base_model, and name "
@@ -330,43 +336,6 @@ def _require_opened(recipe: Recipe, models: Models) -> None:
             f"{', '.join(map(repr, models.sources))}. If the models moved since the recipe was made, put them back, or "
             "make it anew."
         )
-
-
-def _require_same_tensors(recipe: Recipe, models: Models, reference: str, *, mapped: bool) -> None:
-    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers.
-
-    Where vocabularies are mapped, embeddings may have different numbers of rows.
-    """
-    base = models.sources[reference]
-    problems = [
-        problem
-        for name in dict.fromkeys(entry.model for entry in recipe.models)
-        if name != reference
-        for problem in tensor_problems(name, base, models.sources[name], rows_differ=mapped)
-    ]
-    if problems:
-        raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")
-
-
-def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
-    """Refuse slices whose models lack a tensor of a layer, or have it in another shape."""
-    for place in found:
-        sources = recipe.slice_sources(place.slice_index)
-        shapes = {}
-        for source, name in zip(sources, place.inputs, strict=True):
-            checkpoint = models.sources[source.model].checkpoint
-            if name not in checkpoint.tensors and name not in checkpoint.aliases:
-                raise PreflightError(
-                    f"slice {place.slice_index}: {source.model!r} lacks {name!r}, which {sources[0].model!r} "
-                    "has. Merge models of one architecture."
-                )
-            shapes[source.model] = checkpoint.info(name).shape
-        if len(set(shapes.values())) > 1:
-            raise PreflightError(
-                f"slice {place.slice_index}: {place.name!r} has different shapes, "
-                f"{', '.join(f'{list(shape)} in {model!r}' for model, shape in shapes.items())}. "
-                "Merge models of one architecture and vocabulary."
-            )
 
 
 def _info(given: Input) -> TensorInfo:
