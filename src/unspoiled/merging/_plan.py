@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,8 @@ from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor
 from unspoiled.merging._embeddings import MappedEmbedding, MappedInput, recipe_vocabulary
 from unspoiled.merging._fitting import require_fitting_slices, require_same_tensors
-from unspoiled.merging._method import Method, Parameter, Value, get_method
+from unspoiled.merging._method import Method, Parameter, Value
+from unspoiled.merging._parameters import checked_value, require_known_names
 from unspoiled.merging._places import Place, layer_origins, places
 from unspoiled.merging._rows import RowReader, mapped_rows
 from unspoiled.merging._statistics import StatisticsFile
@@ -54,7 +54,7 @@ class Models:
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
         """Open every model that the recipes name; relative paths are relative to `directory`."""
         for recipe in recipes:
-            get_method(recipe.merge_method)  # a misspelt method is said before anything is downloaded
+            require_known_names(recipe)  # what is misspelt is said before anything is downloaded
         cache: dict[Path, Checkpoint] = {}
         names = sorted({name for recipe in recipes for name in recipe.model_names})
         sources = {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}
@@ -114,11 +114,10 @@ class MergePlan:
 
     def __init__(self, recipe: Recipe, models: Models, *, read: RowReader = mapped_rows) -> None:
         self.recipe = recipe
-        self.method = get_method(recipe.merge_method)
+        self.method = require_known_names(recipe)
         _require_opened(recipe, models)
         self._slices = [_SliceModels.of(recipe, index, self.method, models) for index in range(recipe.slice_count)]
         self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
-        self._require_known_parameters()
         self.vocabulary = recipe_vocabulary(recipe, models.sources)
         reference = recipe.base_model or recipe.slice_sources(0)[0].model
         require_same_tensors(
@@ -230,30 +229,7 @@ class MergePlan:
                     "recipe's `parameters`."
                 )
             return parameter.default
-        return _checked_value(parameter, value, where)
-
-    def _require_known_parameters(self) -> None:
-        known = {parameter.name: parameter for parameter in self.method.parameters}
-        shared = [("the recipe", self.recipe.parameters)]
-        shared += [(f"slice {index}", part.parameters) for index, part in enumerate(self.recipe.slices)]
-        own = [
-            (f"model {source.model!r}", source.parameters)
-            for index in range(self.recipe.slice_count)
-            for source in self.recipe.slice_sources(index)
-        ]
-        for place, given in [*shared, *own]:
-            for name in given:
-                if name in self.method.ignored:
-                    continue
-                if name not in known:
-                    close = difflib.get_close_matches(name, known, n=1)
-                    hint = f" Did you mean {close[0]!r}?" if close else ""
-                    raise ConfigError(
-                        f"{place} sets {name!r}, which {self.method.name!r} does not take.{hint} "
-                        f"It takes: {', '.join(known) or 'no parameters'}."
-                    )
-                if known[name].scope == "merge" and (place, given) in own:
-                    raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
+        return checked_value(parameter, value, where)
 
 
 @dataclass(frozen=True)
@@ -278,12 +254,10 @@ class _SliceModels:
         """Return the models of the recipe's slice `index`.
 
         Raises:
-            ConfigError: The method needs a base that isn't named, or another number of models; or a slice doesn't say
+            ConfigError: The method takes no base or another number of models; or a slice doesn't say
                 which of the base's layers it is about.
         """
         base = recipe.slice_base(index)
-        if method.base == "required" and base is None:
-            raise ConfigError(f"merge_method {method.name!r} needs a base_model: name the common ancestor.")
         sources = recipe.slice_sources(index)
         if method.base == "unused":
             # mergekit adds the base to whole models alone; of slices it is the config and tokenizer only
@@ -370,19 +344,3 @@ def _require_experts(method: Method, models: list[str]) -> None:
             f"{' beside the base' if method.base == 'required' else ''}, and the recipe names "
             f"{', '.join(map(repr, models)) or 'none'}. Change `models`, or the method."
         )
-
-
-def _checked_value(parameter: Parameter, value: Value, where: str) -> Value:
-    if parameter.kind == "switch":
-        if value not in (0, 1):
-            raise ConfigError(f"{where} is {value!r}: it must be true or false.")
-        return bool(value)
-    if isinstance(value, bool):
-        raise ConfigError(f"{where} is {str(value).lower()}: it must be a number.")
-    if parameter.kind == "whole number":
-        if value != int(value):
-            raise ConfigError(f"{where} is {value!r}: it must be a whole number.")
-        value = int(value)
-    if not parameter.low <= value <= parameter.high:
-        raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
-    return value
