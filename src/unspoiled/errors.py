@@ -43,7 +43,7 @@ class RunDirectoryError(UnspoiledError):
 
 
 class ResourceError(UnspoiledError):
-    """Not enough disk or memory for what was asked."""
+    """The machine lacks what was asked for: room on the disk, memory, or a GPU."""
 
     exit_code = 7
 

@@ -1,6 +1,5 @@
-"""Methods that mergekit lacks, on real checkpoints and adapters: any cut into blocks, both engines, their docs."""
+"""Methods that mergekit lacks, on real checkpoints and adapters: any cut into blocks, both engines."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tiny import Bunch
-from unspoiled.config import ModelEntry, Recipe, parse_recipe
-from unspoiled.merging import LiveModel, MergePlan, Models, get_method, merge_to_directory
-
-DOCS = Path(__file__).parents[2] / "docs" / "methods"
+from unspoiled.config import ModelEntry, Recipe
+from unspoiled.merging import LiveModel, MergePlan, Models, merge_to_directory
 
 PER_MODEL: dict[str, list[dict[str, float]]] = {
     "ties_peft": [{"weight": 1.0, "density": 0.4}, {"weight": 0.5}, {"weight": 2.0}],
@@ -64,18 +61,3 @@ def test_live_and_stream_give_the_same_weights(name: str, bunch: Bunch, tmp_path
     base = load_file(bunch.base / "model.safetensors")
     assert all(torch.equal(live[tensor], values) for tensor, values in written.items())
     assert any(not torch.equal(base[tensor], values) for tensor, values in written.items())
-
-
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
-def test_the_recipe_of_a_docs_page_is_one_of_its_method(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    method = get_method(page.stem)
-    known = {parameter.name for parameter in method.parameters}
-    for parameter in known:
-        assert f"`{parameter}`" in text, f"{parameter} is not explained"
-    shown = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
-    assert shown
-    for recipe in (parse_recipe(one, page.name) for one in shown):
-        assert recipe.merge_method == method.name
-        assert set(recipe.parameters).union(*(entry.parameters for entry in recipe.models)) <= known
-        assert bool(method.statistics) == all(entry.statistics for entry in recipe.models)

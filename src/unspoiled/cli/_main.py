@@ -130,10 +130,20 @@ def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
 @click.option(
     "--memory", type=size, metavar="SIZE", default="2GiB", show_default=True, help="What tensors at work may take."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Tensors at work at a time. Default: one a processor.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Tensors at work at a time. Default: one a processor; one on a GPU."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where to merge: cpu, cuda or cuda:N.")
 @_QUIET
 def merge(
-    recipe: Path, out: Path, dtype: Dtype | None, shard_size: int, memory: int, threads: int | None, quiet: bool
+    recipe: Path,
+    out: Path,
+    dtype: Dtype | None,
+    shard_size: int,
+    memory: int,
+    threads: int | None,
+    device: str,
+    quiet: bool,
 ) -> None:
     """Merge by a mergekit RECIPE (YAML) into the directory OUT.
 
@@ -158,6 +168,7 @@ def merge(
                 shard_size=shard_size,
                 memory=memory,
                 threads=threads,
+                device=device,
                 progress=lambda stage, done, total: watcher.advance(f"{stage}, MB", *_megabytes(done, total)),
             )
     finally:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta, ModelSource
+from unspoiled.merging._device import BLOCK, DeviceRows
 from unspoiled.merging._embeddings import MappedInput
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
-from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
+from unspoiled.merging._rows import RowReader, copied_rows, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
@@ -73,27 +74,33 @@ class PlannedTensor:
     statistics: tuple[StatisticsFile, ...] = ()
 
     def row_ranges(self) -> list[tuple[int, int]]:
-        """Return the [start, stop) of each block, in rows of the matrix; decided by the shape alone."""
+        """Return the [start, stop) of each block, in rows of the matrix; by the shape and the kind of device alone."""
         rows, width = matrix_shape(self.shape)
         matrix = self.shape[-2] if len(self.shape) >= 2 else 1
-        step = max(1, matrix if self.method.whole else _BLOCK // max(1, width))
+        size = BLOCK if isinstance(self.read, DeviceRows) else _BLOCK
+        step = max(1, matrix if self.method.whole else size // max(1, width))
         return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks, read anew."""
+        """Yield the blocks, read anew; onto a device, each while the one before is worked on."""
+        if isinstance(self.read, DeviceRows):
+            yield from self.read.ahead(self._block, self.row_ranges())
+            return
         for start, stop in self.row_ranges():
             yield self._block(start, stop)
 
     def merged_blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged rows) for each block, in order.
 
-        The rows are matrices in float32; those of a copied tensor are in its storage dtype.
+        The rows are matrices in float32, on the device that is read to; those of a copied tensor are in its storage
+        dtype, on the CPU.
         """
         if self.copied:
             width = matrix_shape(self.shape)[1]
             source = self.base or self.inputs[0]
+            read = copied_rows if isinstance(self.read, DeviceRows) else self.read
             for start, stop in self.row_ranges():
-                yield start * width, self.read(source.source, source.name, start, stop)
+                yield start * width, read(source.source, source.name, start, stop)
             return
         blocks: TensorBlocks = self
         if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice

@@ -21,6 +21,7 @@ from unspoiled.checkpoints import (
 )
 from unspoiled.config import ModelToken, Recipe, Tokenizer, ZeroToken
 from unspoiled.config import TokenRule as RecipeRule
+from unspoiled.merging._device import DeviceRows
 from unspoiled.merging._rows import RowReader, as_matrix
 
 
@@ -108,7 +109,8 @@ class MappedInput:
 
     def rows(self, read: RowReader, start: int, stop: int) -> Tensor:
         """Return rows [start, stop) in the merged vocabulary, float32."""
-        return self.embedding.rows(self.model, start, stop)
+        rows = self.embedding.rows(self.model, start, stop)
+        return read.send(rows) if isinstance(read, DeviceRows) else rows
 
 
 def _rule(rule: RecipeRule) -> TokenRule:

@@ -6,6 +6,7 @@ its weights follow from the inputs' inner products alone. One pass over the tens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense, device_of
 
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
 
 _CHUNK = 2**16
-"""Elements that are converted and multiplied at a time. Copies of this size stay in the cache, and the allocator keeps
-their memory, where it gives back and faults in anew that of whole blocks."""
+"""Elements that the CPU converts and multiplies at a time. Copies of this size stay in the cache, and the allocator
+keeps their memory, where it gives back and faults in anew that of whole blocks."""
 
 
 def gram(tensor: TensorBlocks, *, with_base: bool = False) -> Tensor:
@@ -54,7 +55,7 @@ def row_gram(operands: list[Tensor]) -> Tensor:
     """Return the inner products row by row: of float32 matrices [rows, width], float64 [rows, experts, experts]."""
     count = len(operands)
     products = torch.empty(len(operands[0]), count, count, dtype=torch.float64, device=operands[0].device)
-    step = max(1, _CHUNK // max(1, operands[0].shape[-1]))
+    step = max(1, _chunk(operands[0]) // max(1, operands[0].shape[-1]))
     for start in range(0, len(operands[0]), step):
         rows = slice(start, start + step)
         wide = [operand[rows].double() for operand in operands]
@@ -76,7 +77,7 @@ def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
         sin((1 − t)Ω) / sin Ω and sin(tΩ) / sin Ω, float64 of shape [..., 2].
     """
     omega = torch.acos(torch.where(straight, 0.0, cosine).clamp(-1.0, 1.0))
-    line, arc = torch.tensor([1.0 - t, t], dtype=omega.dtype, device=omega.device), omega.unsqueeze(-1)
+    line, arc = torch.tensor([1.0 - t, t], dtype=omega.dtype).to(omega.device), omega.unsqueeze(-1)
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
 
 
@@ -93,11 +94,17 @@ def _rows(operand: Operand, start: int, stop: int) -> Operand:
             return operand[start:stop]
 
 
+def _chunk(operand: Operand) -> int:
+    """Return how many elements to take at a time: on an accelerator, all of a block's."""
+    return _CHUNK if device_of(operand).type == "cpu" else max(1, math.prod(operand.shape))
+
+
 def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     """Yield ⟨xᵢ, xⱼ⟩ for i ≤ j, row by row of the upper triangle, for each chunk of a block."""
     rows, width = operands[0].shape
-    step = max(1, _CHUNK // max(1, width))
+    size = _chunk(operands[0])
+    step = max(1, size // max(1, width))
     for start in range(0, rows, step):
         slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
-        for chunk in zip(*(torch.split(vector, _CHUNK) for vector in slices), strict=True):
+        for chunk in zip(*(torch.split(vector, size) for vector in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

@@ -82,7 +82,7 @@ def add_scaled(total: Tensor, operand: Operand, weight: float) -> Tensor:
 def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[float]) -> Tensor:
     """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor; None starts from zero."""
     if start is None:
-        total = torch.zeros(tuple(operands[0].shape), dtype=torch.float32, device=_device(operands[0]))
+        total = torch.zeros(tuple(operands[0].shape), dtype=torch.float32, device=device_of(operands[0]))
     else:
         total = start.to(torch.float32, copy=True)
     for operand, weight in zip(operands, weights, strict=True):
@@ -105,7 +105,8 @@ def total_weight(weights: Sequence[float], method: str) -> float:
     return total
 
 
-def _device(operand: Operand) -> torch.device:
+def device_of(operand: Operand) -> torch.device:
+    """Return where an operand's tensors are."""
     match operand:
         case LowRankDelta():
             return operand.a.device

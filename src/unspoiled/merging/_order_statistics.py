@@ -155,7 +155,7 @@ def _bits(values: Tensor) -> Tensor:
 
 def _chosen(bits: Tensor, upper: Tensor, bucket: int) -> Tensor:
     """Return the entries of `bits` whose entry of `upper` is `bucket`."""
-    if bits.is_cuda:
+    if not bits.is_cpu:
         return bits[upper == bucket]
     # NumPy's compress is several times as fast as a boolean mask of torch's.
     return torch.from_numpy(bits.numpy().compress(upper.numpy() == bucket))

@@ -70,7 +70,7 @@ def pieces(block: Block) -> Iterator[Block]:
     base, operands = block.base, block.operands
     rows, width = operands[0].shape
     step = max(1, _PIECE // max(1, width))
-    if rows <= step or (base is not None and base.is_cuda):
+    if rows <= step or (base is not None and not base.is_cpu):
         yield block
         return
     for start in range(0, rows, step):

@@ -150,8 +150,11 @@ def keep_by_rank(
 ) -> list[Sparse]:
     """Keep each entry with a probability that grows with its magnitude's rank in its row.
 
-    From density − epsilon for a row's smallest entry to density + epsilon for its largest, linearly in the rank. The
-    rank is that of the magnitude to nine significant bits, entries equal in those in the order of their places.
+    From density − epsilon for a row's smallest entry to density + epsilon for its largest, linearly in the rank; of
+    equal entries the later has the higher rank. No row is sorted for it: the share of the other entries of the row that
+    are below an entry is its rank's place in the range, and so is the probability that one drawn from them is. A draw
+    that falls into the range of the probabilities therefore keeps the entry if it is above one other, which the draw
+    also chooses.
 
     Args:
         tensor: The task vectors.
@@ -169,26 +172,38 @@ def keep_by_rank(
                 f"della: density {share} ± epsilon {spread} leaves the range between 0 and 1. Choose a smaller epsilon."
             )
 
-    width = tensor.shape[-1] if tensor.shape else 1
-    places = np.linspace(-1.0, 1.0, width) if width > 1 else np.zeros(width)  # of the ranks in their range
-    limits = [thresholds_of(share + spread * places) for share, spread in zip(density, epsilon, strict=True)]
-
     def chosen(delta: Tensor, expert: int, first: int) -> NDArray[np.bool_]:
+        draws = draw_bits(seed, tensor.name, expert, first, delta.numel())
         if density[expert] <= 0:
-            return np.zeros(delta.numel(), dtype=np.bool_)
-        drawn = draw_bits(seed, tensor.name, expert, first, delta.numel()).reshape(delta.shape) < limits[expert]
-        mask = torch.empty(delta.shape, dtype=torch.bool)
-        mask.scatter_(1, _ascending(delta), torch.from_numpy(drawn))  # `drawn` is in the order of the ranks
-        return mask.numpy().reshape(-1)
+            return np.zeros(len(draws), dtype=np.bool_)
+        if delta.shape[1] == 1:
+            return draws < thresholds_of(density[expert])
+        return _above_another(delta, draws, density[expert] - epsilon[expert], 2 * epsilon[expert])
 
     return _drawn(InPieces(tensor), density, chosen, rescale=rescale)
 
 
-def _ascending(delta: Tensor) -> Tensor:
-    """Return each row's places in the order of the magnitudes, int64 [rows, width]."""
-    bits = delta.cpu().contiguous().numpy().view(np.int32) & 0x7FFFFFFF
-    keys = (bits >> 15).astype(np.uint16)  # NumPy sorts 16-bit keys by radix, six times as fast as floats
-    return torch.from_numpy(np.argsort(keys, axis=1, kind="stable"))
+def _above_another(delta: Tensor, draws: NDArray[np.uint32], least: float, span: float) -> NDArray[np.bool_]:
+    """Return which entries are kept: with the probability `least`, and with `span` more if above another of the row.
+
+    Args:
+        delta: float32 [rows, width], width > 1.
+        draws: One for each entry, in the order of their places; what lies above `least` chooses the other entry.
+        least: The probability with which every entry is kept.
+        span: The range of the probabilities.
+    """
+    width = delta.shape[1]
+    low, range_ = int(thresholds_of(least)), int(thresholds_of(span))
+    kept = draws < np.uint32(low)
+    contested = np.flatnonzero((draws - np.uint32(low)) < np.uint32(range_))  # wraps around for draws below `low`
+    row = contested // width
+    column = contested - row * width
+    other = ((draws[contested] - np.uint32(low)) * ((width - 1) / max(range_, 1))).astype(np.int64)  # of width - 1
+    other += other >= column
+    magnitudes = delta.cpu().contiguous().numpy().view(np.int32).reshape(-1) & 0x7FFFFFFF
+    own, others = magnitudes[contested], magnitudes[row * width + other]
+    kept[contested] = (others < own) | ((others == own) & (other < column))
+    return kept
 
 
 def _drawn(

@@ -9,6 +9,7 @@ from pathlib import Path
 from unspoiled.checkpoints import Checkpoint, ModelRef, open_model
 from unspoiled.config import Recipe, recipes_to_yaml, stage_name
 from unspoiled.files import scratch_directory
+from unspoiled.merging._device import open_device
 from unspoiled.merging._parameters import require_known_names
 from unspoiled.merging._plan import Models
 from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
@@ -22,6 +23,7 @@ def merge_stages(
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     memory: int = MEMORY,
+    device: str = "cpu",
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> tuple[str, ...]:
     """Merge stage after stage, and write what the last one makes to `destination`.
@@ -31,10 +33,11 @@ def merge_stages(
     Args:
         recipes: The stages, each after those it uses (as `read_recipes` gives them); one recipe is one stage.
         directory: What relative model paths are relative to.
-        destination: As in `merge_to_directory`, as are `shard_size`, `threads` and `memory`.
+        destination: As in `merge_to_directory`, as are `shard_size`, `threads`, `memory` and `device`.
         shard_size: Largest size of one safetensors file, in bytes.
         threads: Tensors in flight.
         memory: Bytes that the tensors in flight may take.
+        device: Where to merge.
         progress: Called with (stage, bytes done, bytes in all).
 
     Returns:
@@ -43,6 +46,7 @@ def merge_stages(
     Raises:
         UnspoiledError: What `merge_to_directory` raises; nothing is written then.
     """
+    open_device(device)  # refused before anything is downloaded
     _require_ready(recipes, directory)
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
@@ -60,6 +64,7 @@ def merge_stages(
                 shard_size=shard_size,
                 threads=threads,
                 memory=memory,
+                device=device,
                 recipe_yaml=written,
                 progress=partial(progress, label),
             )

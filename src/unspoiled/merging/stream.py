@@ -25,6 +25,8 @@ from unspoiled.config import Dtype, ModelEntry, Recipe
 from unspoiled.errors import CheckpointError, PreflightError, ResourceError
 from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._blocks import PlannedTensor
+from unspoiled.merging._buffers import kept_buffers
+from unspoiled.merging._device import DeviceRows, free_memory, full_float32, rows_on
 from unspoiled.merging._plan import MergePlan, Models, merged_names
 from unspoiled.merging._rows import copied_rows, matrix_shape
 
@@ -48,12 +50,16 @@ def merge_to_directory(
     shard_size: int = SHARD_SIZE,
     threads: int | None = None,
     memory: int = MEMORY,
+    device: str = "cpu",
     recipe_yaml: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
     """Write the merged checkpoint of `recipe` to `destination`, all of it or nothing.
 
-    The bytes written depend on the recipe and the inputs alone, not on threads or memory.
+    The bytes written depend on the recipe and the inputs alone, not on threads or memory. On a CUDA device the
+    arithmetic is float32 too (never TF32), and random methods draw the same entries, but sums are taken in another
+    order: the weights agree with the CPU's within float32 rounding, not bit for bit. Where rounding decides a discrete
+    choice (the sign that a sum of nearly zero elects, say), an entry may differ by more.
 
     Args:
         recipe: What to merge.
@@ -63,8 +69,10 @@ def merge_to_directory(
         chat_template: The merged model's template; the recipe's, else the tokenizer's own, by default.
         files: More text files to publish with the checkpoint, by name (the model card).
         shard_size: Largest size of one safetensors file, in bytes.
-        threads: Tensors in flight; one for each processor by default.
-        memory: Bytes that the tensors in flight may take in all; fewer are in flight where that is too little.
+        threads: Tensors in flight; by default one for each processor, or one on a CUDA device.
+        memory: Bytes that the tensors in flight may take in all in the CPU's memory; fewer are in flight where that is
+            too little.
+        device: Where to merge: `cpu`, `cuda` or `cuda:N`.
         recipe_yaml: What to record as the recipe; the recipe itself by default.
         progress: Called with (bytes done, bytes in all) after each block.
 
@@ -72,19 +80,26 @@ def merge_to_directory(
         What a person should know of the models' tokens and chat templates, and of what was done about them.
 
     Raises:
-        ConfigError: See `MergePlan`.
+        ConfigError: See `MergePlan`; or there is no device of such a name.
         PreflightError: See `MergePlan`; or models' vocabularies differ, and the recipe doesn't say what to do.
         CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
-        ResourceError: The disk has too little room, or one block of a tensor takes more than `memory`.
+        ResourceError: The disk has too little room, one block of a tensor takes more than `memory` or than what is
+            free on the device, or this machine lacks the device.
     """
-    plan = MergePlan(recipe, models, read=copied_rows)
+    rows = rows_on(device)
+    plan = MergePlan(recipe, models, read=rows or copied_rows)
     notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
-    budget = _Budget(plan, memory)
+    threads = threads or (_processors() if rows is None else 1)
+    if rows is None:
+        budget = _Budget(plan, memory, _working_bytes)
+    else:
+        _require_device_memory(plan, rows, threads)
+        budget = _Budget(plan, memory, _staging_bytes)
     check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
-        with CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
-            _write_all(plan, models, writer, budget, threads or _processors(), progress)
+        with kept_buffers(), full_float32(), CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
+            _write_all(plan, models, writer, budget, threads, rows, progress)
         donor = tokenizer or models.sources[recipe.tokenizer_donor].tokenizer_directory
         if plan.vocabulary is not None:
             write_tokenizer(plan.vocabulary, staging)
@@ -137,6 +152,7 @@ def _write_all(
     writer: CheckpointWriter,
     budget: _Budget,
     threads: int,
+    device: DeviceRows | None,
     progress: Callable[[int, int], None],
 ) -> None:
     """Merge every tensor and write its blocks, `threads` tensors at a time, the largest first."""
@@ -150,6 +166,7 @@ def _write_all(
                 writer.write(tensor.name, torch.empty(tensor.shape, dtype=tensor.dtype))
             for first, rows in tensor.merged_blocks():
                 merged = _checked(tensor, rows, models)
+                merged = merged if device is None else device.fetch(merged)
                 writer.write(tensor.name, merged, first=first)
                 with counting:
                     done += merged.nbytes
@@ -157,7 +174,7 @@ def _write_all(
 
     order = sorted(plan.tensors.values(), key=lambda tensor: (-math.prod(tensor.shape), tensor.name))
     own_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads, initializer=_start_worker, initargs=(device,))
     try:
         for future in [pool.submit(write, tensor) for tensor in order]:
             future.result()
@@ -166,24 +183,33 @@ def _write_all(
         torch.set_num_threads(own_threads)
 
 
-class _Budget:
-    """The memory that the tensors in flight share."""
+def _start_worker(device: DeviceRows | None) -> None:
+    torch.set_num_threads(1)
+    if device is not None:
+        device.enter_thread()
 
-    def __init__(self, plan: MergePlan, memory: int) -> None:
+
+class _Budget:
+    """The memory that the tensors in flight share.
+
+    Args:
+        plan: The merge.
+        memory: Bytes in all.
+        needed: How many of them a tensor takes.
+    """
+
+    def __init__(self, plan: MergePlan, memory: int, needed: Callable[[PlannedTensor], int]) -> None:
         self._free = memory
+        self._needed = needed
         self._changed = Condition()
-        largest = max(plan.tensors.values(), key=_working_bytes)
-        if _working_bytes(largest) > memory:
-            raise ResourceError(
-                f"merging {largest.name!r} {list(largest.shape)} by {plan.method.name!r} takes "
-                f"{_working_bytes(largest) / 2**30:.2f} GiB, more than the {memory / 2**30:.2f} GiB allowed. "
-                "Raise --memory."
-            )
+        largest = max(plan.tensors.values(), key=needed)
+        if needed(largest) > memory:
+            raise ResourceError(f"{_demand(largest, needed(largest), memory, 'allowed')} Raise --memory.")
 
     @contextmanager
     def reserved(self, tensor: PlannedTensor) -> Iterator[None]:
         """Wait until the tensor fits, and hold its memory meanwhile."""
-        wanted = _working_bytes(tensor)
+        wanted = self._needed(tensor)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= wanted)
             self._free -= wanted
@@ -195,15 +221,56 @@ class _Budget:
                 self._changed.notify_all()
 
 
+def _require_device_memory(plan: MergePlan, rows: DeviceRows, threads: int) -> None:
+    """Refuse a merge whose largest blocks don't fit on the device.
+
+    Raises:
+        ResourceError: They don't.
+    """
+    free = free_memory(rows.device)
+    largest = max(plan.tensors.values(), key=_device_bytes)
+    if threads * _device_bytes(largest) > free:
+        raise ResourceError(
+            f"{_demand(largest, threads * _device_bytes(largest), free, f'free on {rows.device}')} "
+            f"{'Lower --threads, choose' if threads > 1 else 'Choose'} another GPU, or merge with --device cpu."
+        )
+
+
+def _demand(tensor: PlannedTensor, needed: int, given: int, what: str) -> str:
+    return (
+        f"merging {tensor.name!r} {list(tensor.shape)} by {tensor.method.name!r} takes {needed / 2**30:.2f} GiB, more "
+        f"than the {given / 2**30:.2f} GiB {what}."
+    )
+
+
 def _working_bytes(tensor: PlannedTensor) -> int:
     """Return about how many bytes a block of the tensor takes while it is merged."""
-    rows = max((stop - start for start, stop in tensor.row_ranges()), default=0)
     copies = 2 * len(tensor.inputs) + 6  # of every input in storage and in float32, and what a method makes of them
     width = matrix_shape(tensor.shape)[1]
     squares = (
         4 if any(not statistic.by_rows for statistic in tensor.method.statistics) else 0
     )  # [width, width], float64
-    return rows * width * 4 * copies + squares * width * width * 8
+    return _block_bytes(tensor) * copies + squares * width * width * 8
+
+
+def _staging_bytes(tensor: PlannedTensor) -> int:
+    """Return about how many bytes of the CPU's memory a tensor takes that is merged on a device."""
+    squares = sum(not statistic.by_rows for statistic in tensor.method.statistics)
+    width = matrix_shape(tensor.shape)[1]
+    # two blocks of the inputs and the base, the result, the draws of random methods, and statistics of the rows
+    return _block_bytes(tensor) * (3 * len(tensor.inputs) + 4) + squares * width * width * 4
+
+
+def _device_bytes(tensor: PlannedTensor) -> int:
+    """Return about how many bytes of a device's memory a tensor takes: the block at work, and the next one's rows."""
+    products = 2 * len(tensor.inputs) + 2  # whole blocks in float64, of methods that need inner products
+    return _working_bytes(tensor) + _block_bytes(tensor) * (len(tensor.inputs) + 1 + products)
+
+
+def _block_bytes(tensor: PlannedTensor) -> int:
+    """Return the size of the tensor's largest block in float32."""
+    rows = max((stop - start for start, stop in tensor.row_ranges()), default=0)
+    return rows * matrix_shape(tensor.shape)[1] * 4
 
 
 def _processors() -> int:

@@ -1,8 +1,9 @@
 """Arcee Fusion: take the changes of another model that stand out, and leave the rest of the base."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,12 +34,13 @@ class Standout:
 def _measure(tensor: TensorBlocks) -> Standout:
     divergence = torch.cat([_divergence(block) for block in tensor])
 
-    def columns() -> Iterator[tuple[int, list[Tensor]]]:
+    def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
         for block in tensor:
-            yield block.first, [_importance(_delta(_other(block), _base(block)), divergence, block.first)]
+            yield block.first, partial(_column, block, divergence)
 
     last = math.prod(tensor.shape) - 1
-    (found,) = cuts(columns, [[last + 1 - int(share * last) for share in (0.25, 0.5, 0.75)]])  # counted from above
+    counts = [last + 1 - int(share * last) for share in (0.25, 0.5, 0.75)]  # of the quartiles, from above
+    (found,) = cuts(columns, [lambda _: counts])
     lower, median, upper = (np.float32(cut.threshold) for cut in found)
     return Standout(divergence, float(median + np.float32(1.5) * (upper - lower)))
 
@@ -68,6 +70,10 @@ def arcee_fusion(base: Tensor, tensors: Sequence[Operand], *, measured: Standout
     importance = _importance(delta, measured.divergence, first)
     taken = torch.ge(importance, measured.threshold, out=torch.empty_like(importance))
     return delta.mul_(taken).add_(base)
+
+
+def _column(block: Block, divergence: Tensor, _: int) -> Tensor:
+    return _importance(_delta(_other(block), _base(block)), divergence, block.first)
 
 
 def _divergence(block: Block) -> Tensor:

@@ -1,7 +1,8 @@
 """LED: keep of each expert only the weights that its task depends on, and that no other task claims."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,14 +18,19 @@ _KINDS = ("importance", "base_importance")
 def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: object) -> list[list[Cut]]:
     """Return each expert's cuts of its own scores and of the base's."""
     size = math.prod(tensor.shape)
-    counts = [[int(share * size)] for share in density for _ in _KINDS]
+    counts = [int(share * size) for share in density for _ in _KINDS]
 
-    def columns() -> Iterator[tuple[int, list[Tensor]]]:
+    def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
         for block in tensor:
-            yield block.first, [score for own in block.statistics for score in _scores(own, block)]
+            scores = [score for own in block.statistics for score in _scores(own, block)]
+            yield block.first, [score.clone() for score in scores].__getitem__
 
-    found = [cut for (cut,) in cuts(columns, counts)]
+    found = [cut for (cut,) in cuts(columns, [partial(_wanted, count) for count in counts])]
     return [found[2 * i : 2 * i + 2] for i in range(len(density))]
+
+
+def _wanted(count: int, _: int) -> list[int]:
+    return [count]
 
 
 @method(

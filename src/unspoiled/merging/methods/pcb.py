@@ -1,8 +1,9 @@
 """PCB: weigh every entry by its share of the competition within its expert and between the experts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -55,13 +56,12 @@ def _measure(tensor: TensorBlocks, *, density: float, **_others: object) -> _Com
     size = math.prod(tensor.shape)
     keep = min(max(1, int(density * size)), size)
 
-    def columns() -> Iterator[tuple[int, list[Tensor]]]:
+    def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
         for block in tensor:
-            values = [dense(operand) for operand in block.operands]
-            yield block.first, [products.score(values, i) for i in range(len(values))]
+            yield block.first, partial(products.score, [dense(operand) for operand in block.operands])
 
     experts = products.low.shape[0]
-    found = cuts(columns, [[keep, 1, size] for _ in range(experts)])
+    found = cuts(columns, [lambda _: [keep, 1, size]] * experts)
     # the masked scores' least is 0 as soon as something is dropped
     low = [0.0 if keep < size else least.threshold for _, _, least in found]
     return _Competition(products, [kept for kept, _, _ in found], low, [most.threshold for _, most, _ in found])
