@@ -290,10 +290,14 @@ def scratch_directory(destination: Path) -> Iterator[Path]:
     """Yield an empty directory beside `destination` for what is needed on the way to it, and remove it afterwards.
 
     One that a killed process left is swept when `destination` is written the next time.
+
+    Raises:
+        RunDirectoryError: `destination` is not to be replaced; see `staged_directory`.
     """
     destination = destination.absolute()
     destination.parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
+    _refuse_foreign(destination)
     scratch, descriptor = _make_locked_directory(destination, "staging")
     try:
         yield scratch

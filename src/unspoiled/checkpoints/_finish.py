@@ -22,6 +22,8 @@ RECIPE_NAME = "mergekit_config.yml"
 _FORMAT = 1
 
 _LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_LAYER_INDICES = {"mlp_only_layers", "moe_layers", "cross_attention_layers", "full_attn_idxs", "attn_layer_indices"}
+_NOT_OF_LAYERS = ("architectures", "_token_id", "_token_ids")  # as long as a small model is deep, they look like it
 
 
 @dataclass(frozen=True)
@@ -119,22 +121,52 @@ def merged_config(
     return adapt(config, top=True)
 
 
-def config_of_layers(config: Mapping[str, Any], origins: Sequence[int]) -> dict[str, Any]:
-    """Return a config for a model of other layers: their number, and every list with an entry per layer.
+def config_of_layers(config: Mapping[str, Any], origins: Sequence[tuple[Mapping[str, Any], int]]) -> dict[str, Any]:
+    """Return a config for a model of other layers: their number, and every list that is about layers.
+
+    Such a list has an entry for each layer, or names layers by their indices. Tokens and architectures, which are
+    lists too, are left as they are.
 
     Args:
-        config: The config of the model whose layers they were.
-        origins: For each layer of the new model, the layer it was.
+        config: The config that the new model takes at large.
+        origins: For each layer of the new model, the config of the model it was in and its index there.
     """
-    count = next((config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)), None)
-    adapted = {
-        key: [value[layer] for layer in origins] if isinstance(value, list) and len(value) == count else value
-        for key, value in config.items()
-    }
-    adapted |= {key: len(origins) for key in _LAYER_COUNTS if key in config}
-    if isinstance(config.get("text_config"), Mapping):
-        adapted["text_config"] = config_of_layers(config["text_config"], origins)
+    count = _layer_count(config)
+    adapted = {key: len(origins) if key in _LAYER_COUNTS else value for key, value in config.items()}
+    for key, value in config.items():
+        if not isinstance(value, list) or key.endswith(_NOT_OF_LAYERS):
+            continue
+        if key in _LAYER_INDICES:
+            adapted[key] = [new for new, (owner, old) in enumerate(origins) if old in _list(owner, key)]
+        elif len(value) == count:
+            adapted[key] = [_entry(owner, key, old, value) for owner, old in origins]
+    if isinstance(text := config.get("text_config"), Mapping):
+        adapted["text_config"] = config_of_layers(
+            text, [(owner.get("text_config", owner), old) for owner, old in origins]
+        )
     return adapted
+
+
+def _layer_count(config: Mapping[str, Any]) -> int | None:
+    return next((config[key] for key in _LAYER_COUNTS if isinstance(config.get(key), int)), None)
+
+
+def _list(config: Mapping[str, Any], key: str) -> list[Any]:
+    value = config.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _entry(owner: Mapping[str, Any], key: str, layer: int, otherwise: list[Any]) -> Any:
+    """Return what a config says of a layer, or, where it says nothing, what the other config does."""
+    own = _list(owner, key)
+    if len(own) == _layer_count(owner):
+        return own[layer]
+    if layer < len(otherwise):
+        return otherwise[layer]
+    raise CheckpointError(
+        f"the config of a model to stack has no {key!r} for its layer {layer}. Add the list to its config.json, or "
+        "stack layers of models that have it."
+    )
 
 
 def write_manifest(directory: Path) -> None:

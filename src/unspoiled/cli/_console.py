@@ -38,7 +38,7 @@ class ConsoleWatcher:
             return
         now = time.monotonic()
         if done >= total or now - self._printed >= _LINE_EVERY:
-            self._console.print(f"  {self._stage}: {what} {done}/{total}", soft_wrap=True)
+            self._console.print(f"  {self._stage}: {what} {done}/{total}", soft_wrap=True, markup=False)
             self._printed = now
 
     def note(self, text: str) -> None:
@@ -64,7 +64,7 @@ class ConsoleWatcher:
 
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,16 +160,17 @@ def merge(
     watcher = ConsoleWatcher(quiet=quiet)
     watcher.begin("merge")
     try:
-        notes = merge_stages(
-            [*earlier, last],
-            recipe.resolve().parent,
-            out,
-            shard_size=shard_size,
-            memory=memory,
-            threads=threads,
-            device=device,
-            progress=lambda stage, done, total: watcher.advance(f"{stage}, MB", done // 10**6, total // 10**6),
-        )
+        with _all_or_nothing("lower --memory or --threads"):
+            notes = merge_stages(
+                [*earlier, last],
+                recipe.resolve().parent,
+                out,
+                shard_size=shard_size,
+                memory=memory,
+                threads=threads,
+                device=device,
+                progress=lambda stage, done, total: watcher.advance(f"{stage}, MB", *_megabytes(done, total)),
+            )
     finally:
         watcher.close()
     for note in notes:
@@ -185,7 +187,8 @@ def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None
     """Write MODEL (`checkpoint+adapter`) as a full checkpoint into the directory OUT."""
     from unspoiled.merging import materialize as write
 
-    _with_progress("materialize", quiet, lambda report: write(model, out, dtype=dtype, progress=report))
+    with _all_or_nothing("close other programs"):
+        _with_progress("materialize", quiet, lambda report: write(model, out, dtype=dtype, progress=report))
     click.echo(_shown(out))
 
 
@@ -220,23 +223,24 @@ def extract_lora(
     from unspoiled.merging import extract_lora as extract
 
     found: list[Extraction] = []
-    _with_progress(
-        "extract",
-        quiet,
-        lambda report: found.append(
-            extract(
-                model,
-                base,
-                out,
-                rank=rank,
-                include=include,
-                exclude=exclude,
-                dtype=dtype,
-                ignore_other_tensors=ignore_other_tensors,
-                progress=report,
-            )
-        ),
-    )
+    with _all_or_nothing("close other programs"):
+        _with_progress(
+            "extract",
+            quiet,
+            lambda report: found.append(
+                extract(
+                    model,
+                    base,
+                    out,
+                    rank=rank,
+                    include=include,
+                    exclude=exclude,
+                    dtype=dtype,
+                    ignore_other_tensors=ignore_other_tensors,
+                    progress=report,
+                )
+            ),
+        )
     if not quiet:
         print_extraction(found[0])
     click.echo(_shown(out))
@@ -306,6 +310,40 @@ def main() -> None:
             err=True,
         )
         sys.exit(ResourceError.exit_code)
+
+
+@contextmanager
+def _all_or_nothing(relief: str) -> Iterator[None]:
+    """Say what an interrupted command left that writes its product whole or not at all: nothing to continue from.
+
+    Args:
+        relief: What to do where memory ran out.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Nothing was written.", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise ResourceError(
+            f"{error.filename or 'a file'}: {error.strerror}. Nothing was written: free some space and run the same "
+            "command again."
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"memory ran out ({str(error).partition('. ')[0] or 'MemoryError'}). Nothing was written: {relief}, and "
+            "run the same command again."
+        ) from error
+
+
+def _megabytes(done: int, total: int) -> tuple[int, int]:
+    """Return how far a work of `total` bytes is, in whole MB, that are all done only when it is."""
+    whole = -(-total // 10**6)
+    return (whole if done >= total else done // 10**6), whole
 
 
 def _is_out_of_memory(error: Exception) -> bool:

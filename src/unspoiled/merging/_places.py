@@ -49,9 +49,9 @@ def places(recipe: Recipe, models: Models) -> Iterator[Place]:
     yield from sorted(found, key=lambda place: place.name)
 
 
-def layer_origins(recipe: Recipe) -> list[int]:
-    """Return, for each layer of a sliced merge, the layer of its slice's first source."""
-    return [layer for part in recipe.slices for layer in range(*part.sources[0].layer_range)]
+def layer_origins(recipe: Recipe) -> list[tuple[str, int]]:
+    """Return, for each layer of a sliced merge, its slice's first source and the layer there."""
+    return [(part.sources[0].model, layer) for part in recipe.slices for layer in range(*part.sources[0].layer_range)]
 
 
 def _whole_models(recipe: Recipe, models: Models) -> Iterator[Place]:

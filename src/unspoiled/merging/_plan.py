@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +21,14 @@ from unspoiled.checkpoints import (
     embedding_names,
     open_model,
     output_layout,
-    tensor_problems,
 )
 from unspoiled.config import ModelEntry, Recipe, SliceSource, layer_stack, stack_depths
 from unspoiled.errors import ConfigError, PreflightError
 from unspoiled.merging._blocks import Input, PlannedTensor
 from unspoiled.merging._embeddings import MappedEmbedding, MappedInput, recipe_vocabulary
-from unspoiled.merging._method import Method, Parameter, Value, get_method
+from unspoiled.merging._fitting import require_fitting_slices, require_same_tensors
+from unspoiled.merging._method import Method, Parameter, Value
+from unspoiled.merging._parameters import checked_value, require_known_names
 from unspoiled.merging._places import Place, layer_origins, places
 from unspoiled.merging._rows import RowReader, mapped_rows
 from unspoiled.merging._statistics import StatisticsFile
@@ -54,7 +54,7 @@ class Models:
     def open(cls, recipes: Sequence[Recipe], directory: Path) -> Models:
         """Open every model that the recipes name; relative paths are relative to `directory`."""
         for recipe in recipes:
-            get_method(recipe.merge_method)  # a misspelt method is said before anything is downloaded
+            require_known_names(recipe)  # what is misspelt is said before anything is downloaded
         cache: dict[Path, Checkpoint] = {}
         names = sorted({name for recipe in recipes for name in recipe.model_names})
         sources = {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}
@@ -114,19 +114,22 @@ class MergePlan:
 
     def __init__(self, recipe: Recipe, models: Models, *, read: RowReader = mapped_rows) -> None:
         self.recipe = recipe
-        self.method = get_method(recipe.merge_method)
+        self.method = require_known_names(recipe)
         _require_opened(recipe, models)
         self._slices = [_SliceModels.of(recipe, index, self.method, models) for index in range(recipe.slice_count)]
         self.reference = models.sources[recipe.base_model or recipe.slice_sources(0)[0].model]
-        self._require_known_parameters()
         self.vocabulary = recipe_vocabulary(recipe, models.sources)
-        _require_same_tensors(
-            recipe, models, recipe.base_model or recipe.slice_sources(0)[0].model, mapped=self.vocabulary is not None
+        reference = recipe.base_model or recipe.slice_sources(0)[0].model
+        require_same_tensors(
+            {entry.model: models.sources[entry.model] for entry in recipe.models},
+            reference,
+            models.sources[reference],
+            mapped=self.vocabulary is not None,
         )
         found = list(places(recipe, models))
         self._mapped = self._mapped_embeddings(models, [place.name for place in found])
         if recipe.slices:
-            _require_fitting_layers(recipe, models, [place for place in found if place.name not in self._mapped])
+            require_fitting_slices(recipe, models.sources, found, mapped=self._mapped.keys())
         self.tensors = {place.name: self._plan(place, read) for place in found}
         self.tied = models.output.tied
         self._models = models
@@ -136,7 +139,8 @@ class MergePlan:
         """The config of the merged model: the reference's, with the merge's layers and vocabulary; {} for raw files."""
         config = dict(self.reference.checkpoint.config)
         if config and self.recipe.slices:
-            config = config_of_layers(config, layer_origins(self.recipe))
+            sources = {name: source.checkpoint.config for name, source in self._models.sources.items()}
+            config = config_of_layers(config, [(sources[name], layer) for name, layer in layer_origins(self.recipe)])
         if config and self.vocabulary is not None:
             config = self.vocabulary.config(config, self._models.sources[self.vocabulary.donor].checkpoint.config)
         return config
@@ -225,30 +229,7 @@ class MergePlan:
                     "recipe's `parameters`."
                 )
             return parameter.default
-        return _checked_value(parameter, value, where)
-
-    def _require_known_parameters(self) -> None:
-        known = {parameter.name: parameter for parameter in self.method.parameters}
-        shared = [("the recipe", self.recipe.parameters)]
-        shared += [(f"slice {index}", part.parameters) for index, part in enumerate(self.recipe.slices)]
-        own = [
-            (f"model {source.model!r}", source.parameters)
-            for index in range(self.recipe.slice_count)
-            for source in self.recipe.slice_sources(index)
-        ]
-        for place, given in [*shared, *own]:
-            for name in given:
-                if name in self.method.ignored:
-                    continue
-                if name not in known:
-                    close = difflib.get_close_matches(name, known, n=1)
-                    hint = f" Did you mean {close[0]!r}?" if close else ""
-                    raise ConfigError(
-                        f"{place} sets {name!r}, which {self.method.name!r} does not take.{hint} "
-                        f"It takes: {', '.join(known) or 'no parameters'}."
-                    )
-                if known[name].scope == "merge" and (place, given) in own:
-                    raise ConfigError(f"{place} sets {name!r}, which holds for the whole merge: move it to the top.")
+        return checked_value(parameter, value, where)
 
 
 @dataclass(frozen=True)
@@ -273,15 +254,14 @@ class _SliceModels:
         """Return the models of the recipe's slice `index`.
 
         Raises:
-            ConfigError: The method needs a base that isn't named, or another number of models; or a slice doesn't say
+            ConfigError: The method takes no base or another number of models; or a slice doesn't say
                 which of the base's layers it is about.
         """
         base = recipe.slice_base(index)
-        if method.base == "required" and base is None:
-            raise ConfigError(f"merge_method {method.name!r} needs a base_model: name the common ancestor.")
         sources = recipe.slice_sources(index)
         if method.base == "unused":
-            if base is not None and base not in {source.model for source in sources}:
+            # mergekit adds the base to whole models alone; of slices it is the config and tokenizer only
+            if base is not None and not recipe.slices and base not in {source.model for source in sources}:
                 raise ConfigError(
                     f"{method.name!r} takes no base, and base_model {base!r} is not among the models to merge: "
                     "mergekit would merge it as one more. List it if you want that; else remove base_model, and name "
@@ -332,43 +312,6 @@ def _require_opened(recipe: Recipe, models: Models) -> None:
         )
 
 
-def _require_same_tensors(recipe: Recipe, models: Models, reference: str, *, mapped: bool) -> None:
-    """Refuse whole models that differ from the reference in their tensors' names, shapes or integer buffers.
-
-    Where vocabularies are mapped, embeddings may have different numbers of rows.
-    """
-    base = models.sources[reference]
-    problems = [
-        problem
-        for name in dict.fromkeys(entry.model for entry in recipe.models)
-        if name != reference
-        for problem in tensor_problems(name, base, models.sources[name], rows_differ=mapped)
-    ]
-    if problems:
-        raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")
-
-
-def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
-    """Refuse slices whose models lack a tensor of a layer, or have it in another shape."""
-    for place in found:
-        sources = recipe.slice_sources(place.slice_index)
-        shapes = {}
-        for source, name in zip(sources, place.inputs, strict=True):
-            checkpoint = models.sources[source.model].checkpoint
-            if name not in checkpoint.tensors and name not in checkpoint.aliases:
-                raise PreflightError(
-                    f"slice {place.slice_index}: {source.model!r} lacks {name!r}, which {sources[0].model!r} "
-                    "has. Merge models of one architecture."
-                )
-            shapes[source.model] = checkpoint.info(name).shape
-        if len(set(shapes.values())) > 1:
-            raise PreflightError(
-                f"slice {place.slice_index}: {place.name!r} has different shapes, "
-                f"{', '.join(f'{list(shape)} in {model!r}' for model, shape in shapes.items())}. "
-                "Merge models of one architecture and vocabulary."
-            )
-
-
 def _info(given: Input) -> TensorInfo:
     return given.source.checkpoint.info(given.name)
 
@@ -401,19 +344,3 @@ def _require_experts(method: Method, models: list[str]) -> None:
             f"{' beside the base' if method.base == 'required' else ''}, and the recipe names "
             f"{', '.join(map(repr, models)) or 'none'}. Change `models`, or the method."
         )
-
-
-def _checked_value(parameter: Parameter, value: Value, where: str) -> Value:
-    if parameter.kind == "switch":
-        if value not in (0, 1):
-            raise ConfigError(f"{where} is {value!r}: it must be true or false.")
-        return bool(value)
-    if isinstance(value, bool):
-        raise ConfigError(f"{where} is {str(value).lower()}: it must be a number.")
-    if parameter.kind == "whole number":
-        if value != int(value):
-            raise ConfigError(f"{where} is {value!r}: it must be a whole number.")
-        value = int(value)
-    if not parameter.low <= value <= parameter.high:
-        raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
-    return value

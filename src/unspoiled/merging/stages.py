@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from unspoiled.checkpoints import Checkpoint, ModelRef, open_model
 from unspoiled.config import Recipe, recipes_to_yaml, stage_name
 from unspoiled.files import scratch_directory
 from unspoiled.merging._device import open_device
+from unspoiled.merging._parameters import require_known_names
 from unspoiled.merging._plan import Models
 from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
 
@@ -45,6 +47,7 @@ def merge_stages(
         UnspoiledError: What `merge_to_directory` raises; nothing is written then.
     """
     open_device(device)  # refused before anything is downloaded
+    _require_ready(recipes, directory)
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
     made: dict[str, Path] = {}
@@ -68,3 +71,14 @@ def merge_stages(
             if recipe.name is not None:
                 made[recipe.name] = output
     return tuple(dict.fromkeys(notes))
+
+
+def _require_ready(recipes: Sequence[Recipe], directory: Path) -> None:
+    """Refuse what can be seen to fail in a later stage before the first is merged: its names, and its models."""
+    for recipe in recipes:
+        require_known_names(recipe)
+    made = {recipe.name for recipe in recipes}
+    cache: dict[Path, Checkpoint] = {}
+    for name in sorted({name for recipe in recipes[1:] for name in recipe.model_names}):
+        if stage_name(name) not in made:
+            open_model(ModelRef.parse(name, relative_to=directory), cache=cache)
