@@ -290,8 +290,12 @@ def scratch_directory(destination: Path) -> Iterator[Path]:
     """Yield an empty directory beside `destination` for what is needed on the way to it, and remove it afterwards.
 
     One that a killed process left is swept when `destination` is written the next time.
+
+    Raises:
+        RunDirectoryError: As in `staged_directory`: before the work on the way, and not only behind it.
     """
     destination = destination.absolute()
+    _refuse_foreign(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
     scratch, descriptor = _make_locked_directory(destination, "staging")

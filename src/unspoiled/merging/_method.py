@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
@@ -151,7 +152,9 @@ class Method:
     statistics: tuple[Statistic, ...] = ()
 
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
-        """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
+        """Yield (place of the first element, merged float32 rows) for each block, in order; none without elements."""
+        if 0 in tensor.shape:
+            return
         measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
         for block in tensor:
             place = {} if self.measure is None else {"first": block.first}
@@ -181,8 +184,8 @@ class Method:
             The merged tensor, float32.
         """
         whole = WholeTensor(Block(base, operands, 0, statistics), tuple(operands[0].shape), name)
-        (merged,) = [rows for _, rows in self.merge_blocks(whole, coefficients)]
-        return merged
+        merged = [rows for _, rows in self.merge_blocks(whole, coefficients)]
+        return merged[0] if merged else torch.empty(whole.shape)
 
 
 _METHODS: dict[str, Method] = {}

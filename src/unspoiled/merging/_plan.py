@@ -35,6 +35,8 @@ from unspoiled.merging._statistics import StatisticsFile
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Models:
@@ -148,14 +150,18 @@ class MergePlan:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The output's dtype: the recipe's `out_dtype`, else `dtype`, else that of most of the base's weights."""
+        """The output's dtype: the recipe's `out_dtype`, else `dtype`, else that of most of the base's weights.
+
+        Whole numbers (index buffers, say) keep their own and don't count.
+        """
         stated = self.recipe.out_dtype or self.recipe.dtype
         if stated is not None:
             return DTYPES[stated]
         sizes: dict[torch.dtype, int] = {}
         for info in self.reference.tensors.values():
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
-        return max(sizes, key=lambda dtype: sizes[dtype])
+            if info.dtype.is_floating_point:
+                sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
+        return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
     def _mapped_embeddings(self, models: Models, names: Sequence[str]) -> dict[str, MappedEmbedding]:
         if self.vocabulary is None:
@@ -349,18 +355,22 @@ def _require_same_tensors(recipe: Recipe, models: Models, reference: str, *, map
 
 
 def _require_fitting_layers(recipe: Recipe, models: Models, found: Sequence[Place]) -> None:
-    """Refuse slices whose models lack a tensor of a layer, or have it in another shape."""
+    """Refuse slices whose models, the base included, lack a tensor of a layer, or have it in another shape."""
     for place in found:
         sources = recipe.slice_sources(place.slice_index)
+        named = [(source.model, name) for source, name in zip(sources, place.inputs, strict=True)]
+        base = recipe.slice_base(place.slice_index)
+        if base is not None and base not in {model for model, _ in named}:
+            named.append((base, place.inputs[0]))
         shapes = {}
-        for source, name in zip(sources, place.inputs, strict=True):
-            checkpoint = models.sources[source.model].checkpoint
+        for model, name in named:
+            checkpoint = models.sources[model].checkpoint
             if name not in checkpoint.tensors and name not in checkpoint.aliases:
                 raise PreflightError(
-                    f"slice {place.slice_index}: {source.model!r} lacks {name!r}, which {sources[0].model!r} "
+                    f"slice {place.slice_index}: {model!r} lacks {name!r}, which {sources[0].model!r} "
                     "has. Merge models of one architecture."
                 )
-            shapes[source.model] = checkpoint.info(name).shape
+            shapes[model] = checkpoint.info(name).shape
         if len(set(shapes.values())) > 1:
             raise PreflightError(
                 f"slice {place.slice_index}: {place.name!r} has different shapes, "
@@ -414,6 +424,8 @@ def _checked_value(parameter: Parameter, value: Value, where: str) -> Value:
         if value != int(value):
             raise ConfigError(f"{where} is {value!r}: it must be a whole number.")
         value = int(value)
+    if abs(value) > _LARGEST and parameter.kind == "number":
+        raise ConfigError(f"{where} is {value!r}: it must lie within float32's range, ±{_LARGEST:.4g}.")
     if not parameter.low <= value <= parameter.high:
         raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
     return value

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from unspoiled.checkpoints import Checkpoint, ModelRef, open_model
 from unspoiled.config import Recipe, recipes_to_yaml, stage_name
+from unspoiled.errors import RunDirectoryError
 from unspoiled.files import scratch_directory
+from unspoiled.merging._method import get_method
 from unspoiled.merging._plan import Models
 from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
 
@@ -39,8 +42,11 @@ def merge_stages(
         The notes of all stages; see `merge_to_directory`.
 
     Raises:
-        UnspoiledError: What `merge_to_directory` raises; nothing is written then.
+        RunDirectoryError: `destination` is the directory of an input, or holds one: it would be replaced.
+        UnspoiledError: What `merge_to_directory` raises; nothing is written then. A method or model that isn't there
+            is said before the first stage, whichever stage names it.
     """
+    _require_inputs(recipes, directory, destination)
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
     made: dict[str, Path] = {}
@@ -63,3 +69,22 @@ def merge_stages(
             if recipe.name is not None:
                 made[recipe.name] = output
     return tuple(dict.fromkeys(notes))
+
+
+def _require_inputs(recipes: Sequence[Recipe], directory: Path, destination: Path) -> None:
+    """Open every model that no stage makes, and refuse a destination that would replace one."""
+    made = {recipe.name for recipe in recipes}
+    cache: dict[Path, Checkpoint] = {}
+    output = destination.resolve()
+    for recipe in recipes:
+        get_method(recipe.merge_method)
+        for name in recipe.model_names:
+            if stage_name(name) in made:
+                continue
+            source = open_model(ModelRef.parse(name, relative_to=directory), cache=cache)
+            for used in [source.directory, *([source.adapter.directory] if source.adapter else [])]:
+                if used.resolve().is_relative_to(output):
+                    raise RunDirectoryError(
+                        f"{destination} is or holds the input {name!r}, which the merge would replace. "
+                        "Choose another output path."
+                    )
