@@ -27,8 +27,8 @@ class Singular:
     v: Tensor
 
     def leading(self, count: int) -> Singular:
-        """Return the part of the `count` largest singular values."""
-        return Singular(self.u[:, :count], self.values[:count], self.v[:count])
+        """Return a copy of the part of the `count` largest singular values, which lets go of the rest."""
+        return Singular(self.u[:, :count].clone(), self.values[:count].clone(), self.v[:count].clone())
 
     def nonzero(self) -> Singular:
         """Return the part of the singular values that aren't zero up to float32's rounding.

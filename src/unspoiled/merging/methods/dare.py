@@ -62,8 +62,7 @@ def dare_linear(
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
         **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each
-            task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
+            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
 
     Raises:
         ConfigError: `normalize` is set and the weights sum to zero.
@@ -113,7 +112,6 @@ def dare_ties(
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
         **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each
-            task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
+            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
     """
     return merge_agreeing(base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_)
