@@ -93,6 +93,16 @@ def test_a_weight_beyond_float32_is_refused(bunch: Bunch, tmp_path: Path) -> Non
         merge_to_directory(wanted, opened(wanted), tmp_path / "out")
 
 
+def test_seeds_that_float64_runs_together_are_refused(bunch: Bunch, tmp_path: Path) -> None:
+    """2⁵³ + 1 is read as 2⁵³: two seeds that would give one merge."""
+    (wanted,) = stages(
+        f"merge_method: dare_linear\nbase_model: {bunch.base}\nparameters: {{seed: {2**53 + 1}}}\n"
+        f"models: [{{model: {bunch.full}, parameters: {{weight: 1, density: 0.5}}}}]"
+    )
+    with pytest.raises(ConfigError, match=r"'seed' .* must lie between 0 and 9007199254740991"):
+        merge_to_directory(wanted, opened(wanted), tmp_path / "out")
+
+
 @pytest.mark.parametrize(("width", "layers", "message"), [(6, 2, "different shapes"), (4, 1, "lacks 'layers.1.w'")])
 def test_a_base_beside_the_slices_must_fit_too(tmp_path: Path, width: int, layers: int, message: str) -> None:
     def model(name: str, layers: int, width: int) -> str:
