@@ -152,8 +152,9 @@ class Method:
     statistics: tuple[Statistic, ...] = ()
 
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
-        """Yield (place of the first element, merged float32 rows) for each block, in order; none without elements."""
-        if 0 in tensor.shape:
+        """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
+        if 0 in tensor.shape:  # nothing to measure; it may have no block at all
+            yield from ((block.first, torch.empty(tuple(block.operands[0].shape))) for block in tensor)
             return
         measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
         for block in tensor:
@@ -184,8 +185,8 @@ class Method:
             The merged tensor, float32.
         """
         whole = WholeTensor(Block(base, operands, 0, statistics), tuple(operands[0].shape), name)
-        merged = [rows for _, rows in self.merge_blocks(whole, coefficients)]
-        return merged[0] if merged else torch.empty(whole.shape)
+        (merged,) = [rows for _, rows in self.merge_blocks(whole, coefficients)]
+        return merged
 
 
 _METHODS: dict[str, Method] = {}
