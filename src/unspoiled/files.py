@@ -295,9 +295,9 @@ def scratch_directory(destination: Path) -> Iterator[Path]:
         RunDirectoryError: `destination` is not to be replaced; see `staged_directory`.
     """
     destination = destination.absolute()
+    _refuse_foreign(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
-    _refuse_foreign(destination)
     scratch, descriptor = _make_locked_directory(destination, "staging")
     try:
         yield scratch

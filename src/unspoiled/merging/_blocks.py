@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import LowRankDelta, ModelSource
+from unspoiled.checkpoints import LowRankDelta, ModelSource, require_finite
 from unspoiled.merging._device import BLOCK, DeviceRows
 from unspoiled.merging._embeddings import MappedInput
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
@@ -83,11 +84,23 @@ class PlannedTensor:
 
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks, read anew; onto a device, each while the one before is worked on."""
+        return self.blocks(check=False)
+
+    def blocks(self, *, check: bool) -> Iterator[Block]:
+        """Yield the blocks, as iterating does.
+
+        Args:
+            check: Whether to refuse inputs that aren't finite, also where the method would make nothing of them.
+
+        Raises:
+            CheckpointError: With `check`; the message names the model and the tensor.
+        """
+        make = partial(self._block, check=check)
         if isinstance(self.read, DeviceRows):
-            yield from self.read.ahead(self._block, self.row_ranges())
+            yield from self.read.ahead(make, self.row_ranges())
             return
         for start, stop in self.row_ranges():
-            yield self._block(start, stop)
+            yield make(start, stop)
 
     def merged_blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged rows) for each block, in order.
@@ -102,9 +115,9 @@ class PlannedTensor:
             for start, stop in self.row_ranges():
                 yield start * width, read(source.source, source.name, start, stop)
             return
-        blocks: TensorBlocks = self
+        blocks: TensorBlocks = _CheckedOnce(self)
         if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice
-            block = self._block(*self.row_ranges()[0])
+            (block,) = blocks
             ready = replace(block, operands=[dense(operand) for operand in block.operands])
             blocks = WholeTensor(ready, self.shape, self.name)
         yield from self.method.merge_blocks(blocks, self.coefficients)
@@ -116,16 +129,23 @@ class PlannedTensor:
         whole = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).reshape(self.shape)
         return whole.float() if whole.is_floating_point() else whole
 
-    def _block(self, start: int, stop: int) -> Block:
+    def _block(self, start: int, stop: int, *, check: bool) -> Block:
         first = start * matrix_shape(self.shape)[1]
-        base = None if self.base is None else _weights(self.base.rows(self.read, start, stop))
+        read = partial(self._rows, start=start, stop=stop, check=check)
+        base = None if self.base is None else _weights(read(self.base))
         statistics = [
             self._statistics_of(file, given, start, stop)
             for file, given in zip(self.statistics, self.inputs, strict=bool(self.statistics))
         ]
         if self.method.operands == "tensors" or base is None:
-            return Block(base, [given.rows(self.read, start, stop) for given in self.inputs], first, statistics)
-        return Block(base, [self._delta(given, base, start, stop) for given in self.inputs], first, statistics)
+            return Block(base, [read(given) for given in self.inputs], first, statistics)
+        return Block(base, [self._delta(given, base, start, stop, check) for given in self.inputs], first, statistics)
+
+    def _rows(self, given: Input | MappedInput, start: int, stop: int, check: bool) -> Tensor | AdaptedTensor:
+        rows = given.rows(self.read, start, stop)
+        if check:
+            _require_finite(given, *((rows,) if isinstance(rows, Tensor) else (rows.base, rows.delta.b, rows.delta.a)))
+        return rows
 
     def _statistics_of(self, file: StatisticsFile, given: Input | MappedInput, start: int, stop: int) -> StatisticsOf:
         """Return a reader of the expert's statistics for rows [start, stop), which reads each when it is asked for."""
@@ -140,12 +160,43 @@ class PlannedTensor:
 
         return read
 
-    def _delta(self, given: Input | MappedInput, base: Tensor, start: int, stop: int) -> Operand:
+    def _delta(self, given: Input | MappedInput, base: Tensor, start: int, stop: int, check: bool) -> Operand:
         assert self.base is not None
         low_rank = given.delta()
         if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
-            return _delta_rows(low_rank, start, stop, base.device)
-        return DenseDelta(_weights(given.rows(self.read, start, stop)), base)
+            rows = _delta_rows(low_rank, start, stop, base.device)
+            if check:
+                _require_finite(given, rows.b, rows.a)
+            return rows
+        return DenseDelta(_weights(self._rows(given, start, stop, check)), base)
+
+
+@dataclass
+class _CheckedOnce:
+    """A tensor whose inputs are checked when they are first read, whether they are measured first or merged at once."""
+
+    tensor: PlannedTensor
+    fresh: bool = True
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.tensor.shape
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks, the first time checked."""
+        check, self.fresh = self.fresh, False
+        return self.tensor.blocks(check=check)
+
+
+def _require_finite(given: Input | MappedInput, *parts: Tensor) -> None:
+    for part in parts:
+        require_finite(part, model=str(given.source.ref), name=given.name)
 
 
 @contextmanager

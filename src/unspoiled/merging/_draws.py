@@ -11,6 +11,11 @@ import hashlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unspoiled.merging._method import Parameter
+
+SEED = Parameter("seed", default=0, low=0, high=2**53 - 1, scope="merge")
+"""The seed of random methods. A recipe's numbers are float64, in which larger whole numbers run into each other."""
+
 
 def draw_bits(seed: int, tensor: str, expert: int, first: int, count: int) -> NDArray[np.uint32]:
     """Return uniform 32-bit numbers for the elements [first, first + count) of a tensor.

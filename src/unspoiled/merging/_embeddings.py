@@ -75,10 +75,10 @@ class MappedEmbedding:
         if len(self.shape) < 2:
             start, stop = 0, self.vocabulary.rows
         with self._lock:  # the rows of all models come together, and are asked for one after the other
-            if (start, stop) not in self._last:
+            if model not in self._last.get((start, stop), {}):
                 self._last.clear()
                 self._last[start, stop] = self.vocabulary.embedding_rows(start, stop, self._read)
-            return as_matrix(self._last[start, stop][model])
+            return as_matrix(self._last[start, stop].pop(model))  # given away: a block may be a whole embedding
 
     def _read(self, model: str, ids: Tensor) -> Tensor:
         source = self.sources[model]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 
 from unspoiled.checkpoints import ModelSource, tensor_problems
 from unspoiled.config import Recipe, layer_stack, stack_depths
-from unspoiled.errors import PreflightError
+from unspoiled.errors import PreflightError, RunDirectoryError
+from unspoiled.merging._method import get_method
 from unspoiled.merging._places import Place
 
 _Shape = tuple[int, ...]
@@ -34,6 +36,28 @@ def require_same_tensors(models: Mapping[str, ModelSource], reference: str, base
         raise PreflightError("\n".join(problems) + "\nMerge models of one architecture and vocabulary.")
 
 
+def require_apart(sources: Mapping[str, ModelSource], destination: Path) -> None:
+    """Refuse an output directory that is an input's, or holds one, or lies in one.
+
+    Raises:
+        RunDirectoryError: The message names the input.
+    """
+    output = destination.resolve()
+    for name, source in sources.items():
+        for used in [source.directory, *([source.adapter.directory] if source.adapter else [])]:
+            place = used.resolve()
+            if place.is_relative_to(output):
+                raise RunDirectoryError(
+                    f"{destination} is or holds the input {name!r}, which the merge would replace. "
+                    "Choose another output path."
+                )
+            if output.is_relative_to(place):
+                raise RunDirectoryError(
+                    f"{destination} lies within the input {name!r}, which a merge leaves as it is. "
+                    "Choose another output path."
+                )
+
+
 def require_fitting_slices(
     recipe: Recipe, sources: Mapping[str, ModelSource], found: Sequence[Place], *, mapped: Container[str]
 ) -> None:
@@ -56,16 +80,24 @@ def require_fitting_slices(
 def _shape(recipe: Recipe, sources: Mapping[str, ModelSource], place: Place, mapped: Container[str]) -> _Shape:
     """Return the shape of a merged tensor, which all sources of its slice must have (rows by token aside)."""
     parts = recipe.slice_sources(place.slice_index)
+    named = [(part.model, name) for part, name in zip(parts, place.inputs, strict=True)]
+    base = recipe.slice_base(place.slice_index)
+    if (
+        base is not None
+        and base not in {model for model, _ in named}
+        and get_method(recipe.merge_method).base != "unused"
+    ):
+        named.append((base, place.inputs[0]))
     shapes = {}
-    for part, name in zip(parts, place.inputs, strict=True):
-        checkpoint = sources[part.model].checkpoint
+    for model, name in named:
+        checkpoint = sources[model].checkpoint
         if name not in checkpoint.tensors and name not in checkpoint.aliases:
             raise PreflightError(
-                f"slice {place.slice_index}: {part.model!r} lacks {name!r}, which {parts[0].model!r} "
+                f"slice {place.slice_index}: {model!r} lacks {name!r}, which {parts[0].model!r} "
                 "has. Merge models of one architecture."
             )
         shape = checkpoint.info(name).shape
-        shapes[part.model] = shape[1:] if place.name in mapped else shape
+        shapes[model] = shape[1:] if place.name in mapped else shape
     if len(set(shapes.values())) > 1:
         raise PreflightError(
             f"slice {place.slice_index}: {place.name!r} has different shapes, "

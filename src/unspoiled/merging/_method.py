@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
@@ -152,6 +153,9 @@ class Method:
 
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
+        if 0 in tensor.shape:  # nothing to measure; it may have no block at all
+            yield from ((block.first, torch.empty(tuple(block.operands[0].shape))) for block in tensor)
+            return
         measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
         for block in tensor:
             place = {} if self.measure is None else {"first": block.first}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 
+import torch
+
 from unspoiled.config import Recipe
 from unspoiled.errors import ConfigError
 from unspoiled.merging._method import Method, Parameter, Value, get_method
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def require_known_names(recipe: Recipe) -> Method:
@@ -58,6 +62,8 @@ def checked_value(parameter: Parameter, value: Value, where: str) -> Value:
         if value != int(value):
             raise ConfigError(f"{where} is {value!r}: it must be a whole number.")
         value = int(value)
+    if abs(value) > _LARGEST and parameter.kind == "number":
+        raise ConfigError(f"{where} is {value!r}: it must lie within float32's range, ±{_LARGEST:.4g}.")
     if not parameter.low <= value <= parameter.high:
         raise ConfigError(f"{where} is {value!r}: it must lie between {parameter.low} and {parameter.high}.")
     return value

@@ -152,14 +152,19 @@ class MergePlan:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The output's dtype: the recipe's `out_dtype`, else `dtype`, else that of most of the base's weights."""
+        """The output's dtype: the recipe's `out_dtype`, else `dtype`, else that of most of the base's weights.
+
+        Whole numbers (index buffers, say) keep their own and don't count. float64 becomes float32, in which the
+        arithmetic is.
+        """
         stated = self.recipe.out_dtype or self.recipe.dtype
         if stated is not None:
             return DTYPES[stated]
         sizes: dict[torch.dtype, int] = {}
         for info in self.reference.tensors.values():
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
-        return max(sizes, key=lambda dtype: sizes[dtype])
+            if info.dtype in DTYPES.values():
+                sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
+        return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)
 
     def _mapped_embeddings(self, models: Models, names: Sequence[str]) -> dict[str, MappedEmbedding]:
         if self.vocabulary is None:

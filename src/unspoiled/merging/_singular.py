@@ -27,8 +27,8 @@ class Singular:
     v: Tensor
 
     def leading(self, count: int) -> Singular:
-        """Return the part of the `count` largest singular values."""
-        return Singular(self.u[:, :count], self.values[:count], self.v[:count])
+        """Return a copy of the part of the `count` largest singular values, which lets go of the rest."""
+        return Singular(self.u[:, :count].clone(), self.values[:count].clone(), self.v[:count].clone())
 
     def nonzero(self) -> Singular:
         """Return the part of the singular values that aren't zero up to float32's rounding.
@@ -39,7 +39,7 @@ class Singular:
             return self
         size = max(self.u.shape[0], self.v.shape[1])
         least = self.values[0] * size * torch.finfo(torch.float32).eps
-        return self.leading(int((self.values > least).sum()))
+        return self.leading(int((~(self.values <= least)).sum()))  # NaN stays
 
 
 def singular(operand: Operand) -> Singular:
@@ -66,6 +66,14 @@ def nearest_orthogonal(matrix: Tensor) -> Tensor:
 
 
 def _of_matrix(matrix: Tensor) -> Singular:
+    """Decompose a matrix; one with NaN or Inf into NaN, so that what is merged from it shows it too.
+
+    LAPACK fails on NaN and gives finite nonsense for Inf.
+    """
+    if not torch.isfinite(matrix).all():
+        rows, width = matrix.shape
+        rank = min(rows, width)
+        return Singular(*(matrix.new_full(shape, torch.nan) for shape in ((rows, rank), (rank,), (rank, width))))
     return Singular(*torch.linalg.svd(matrix, full_matrices=False))
 
 

@@ -10,6 +10,7 @@ from unspoiled.checkpoints import Checkpoint, ModelRef, open_model
 from unspoiled.config import Recipe, recipes_to_yaml, stage_name
 from unspoiled.files import scratch_directory
 from unspoiled.merging._device import open_device
+from unspoiled.merging._fitting import require_apart
 from unspoiled.merging._parameters import require_known_names
 from unspoiled.merging._plan import Models
 from unspoiled.merging.stream import MEMORY, SHARD_SIZE, merge_to_directory
@@ -44,10 +45,12 @@ def merge_stages(
         The notes of all stages; see `merge_to_directory`.
 
     Raises:
-        UnspoiledError: What `merge_to_directory` raises; nothing is written then.
+        RunDirectoryError: `destination` is the directory of an input, or holds one: it would be replaced.
+        UnspoiledError: What `merge_to_directory` raises; nothing is written then. A method or model that isn't there
+            is said before the first stage, whichever stage names it.
     """
     open_device(device)  # refused before anything is downloaded
-    _require_ready(recipes, directory)
+    _require_ready(recipes, directory, destination)
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
     made: dict[str, Path] = {}
@@ -73,12 +76,13 @@ def merge_stages(
     return tuple(dict.fromkeys(notes))
 
 
-def _require_ready(recipes: Sequence[Recipe], directory: Path) -> None:
-    """Refuse what can be seen to fail in a later stage before the first is merged: its names, and its models."""
+def _require_ready(recipes: Sequence[Recipe], directory: Path, destination: Path) -> None:
+    """Refuse what can be seen to fail before the first stage is merged: names, models, an output that is an input."""
     for recipe in recipes:
         require_known_names(recipe)
     made = {recipe.name for recipe in recipes}
+    names = sorted({name for recipe in recipes for name in recipe.model_names if stage_name(name) not in made})
     cache: dict[Path, Checkpoint] = {}
-    for name in sorted({name for recipe in recipes[1:] for name in recipe.model_names}):
-        if stage_name(name) not in made:
-            open_model(ModelRef.parse(name, relative_to=directory), cache=cache)
+    require_apart(
+        {name: open_model(ModelRef.parse(name, relative_to=directory), cache=cache) for name in names}, destination
+    )

@@ -27,6 +27,7 @@ from unspoiled.files import check_free_space, staged_directory
 from unspoiled.merging._blocks import PlannedTensor
 from unspoiled.merging._buffers import kept_buffers
 from unspoiled.merging._device import DeviceRows, free_memory, full_float32, rows_on
+from unspoiled.merging._fitting import require_apart
 from unspoiled.merging._plan import MergePlan, Models, merged_names
 from unspoiled.merging._rows import copied_rows, matrix_shape
 
@@ -80,6 +81,7 @@ def merge_to_directory(
         What a person should know of the models' tokens and chat templates, and of what was done about them.
 
     Raises:
+        RunDirectoryError: `destination` is, holds or lies in an input, or holds what isn't ours.
         ConfigError: See `MergePlan`; or there is no device of such a name.
         PreflightError: See `MergePlan`; or models' vocabularies differ, and the recipe doesn't say what to do.
         CheckpointError: An input tensor is not finite, or a merged value overflows the output's dtype.
@@ -87,6 +89,7 @@ def merge_to_directory(
             free on the device, or this machine lacks the device.
     """
     rows = rows_on(device)
+    require_apart(models.sources, destination)
     plan = MergePlan(recipe, models, read=rows or copied_rows)
     notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
     threads = threads or (_processors() if rows is None else 1)

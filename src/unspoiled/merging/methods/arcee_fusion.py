@@ -86,7 +86,7 @@ def _divergence(block: Block) -> Tensor:
 def _importance(delta: Tensor, divergence: Tensor, first: int) -> Tensor:
     rows, width = delta.shape
     start = first // width
-    return delta.abs().mul_(divergence[start : start + rows].unsqueeze(-1))
+    return torch.mul(delta, divergence[start : start + rows].unsqueeze(-1)).abs_()  # last, for NaN may have a sign
 
 
 def _delta(other: Operand, base: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._consensus import merge_agreeing, merge_sparse
+from unspoiled.merging._draws import SEED
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand
 from unspoiled.merging._sparsify import Sparse, keep_random
@@ -19,7 +20,7 @@ def _measure(
 _PARAMETERS = (
     Parameter("weight"),
     Parameter("density", default=1.0, low=0.0, high=1.0),
-    Parameter("seed", default=0, low=0, high=2**63, scope="merge"),
+    SEED,
 )
 
 
@@ -62,8 +63,7 @@ def dare_linear(
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
         **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each
-            task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
+            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
 
     Raises:
         ConfigError: `normalize` is set and the weights sum to zero.
@@ -113,7 +113,6 @@ def dare_ties(
         normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
         lambda_: λ, any real number.
         **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each
-            task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
+            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
     """
     return merge_agreeing(base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._consensus import merge_agreeing, merge_sparse
+from unspoiled.merging._draws import SEED
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand
 from unspoiled.merging._sparsify import Sparse, keep_by_rank
@@ -26,7 +27,7 @@ _PARAMETERS = (
     Parameter("weight"),
     Parameter("density", default=1.0, low=0.0, high=1.0),
     Parameter("epsilon", default=0.15, low=0.0, high=0.5),
-    Parameter("seed", default=0, low=0, high=2**63, scope="merge"),
+    SEED,
 )
 
 

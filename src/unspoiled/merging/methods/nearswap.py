@@ -27,4 +27,6 @@ def nearswap(base: Tensor, tensors: Sequence[Operand], *, t: float) -> Tensor:
         t: The largest step, at least 0, in the units of the weights.
     """
     start = base.float()
-    return sum_scaled(None, tensors, [1.0]).sub_(start).clamp_(-t, t).add_(start)
+    difference = sum_scaled(None, tensors, [1.0]).sub_(start)
+    unbounded = difference * 0.0  # NaN where clamping would hide that an input is infinite
+    return difference.clamp_(-t, t).add_(unbounded).add_(start)

@@ -34,7 +34,7 @@ class _Products:
         for j in experts:
             inter.add_(self.normalized(values, i, j).exp_(), alpha=1 / float(self.total[i, j]))
         # divided by their least possible values' magnitude: the products of N exponents stay in float32's range
-        return self.normalized(values, i, i).sub_(1.0).mul_(len(values)).exp_().mul_(inter)
+        return self.normalized(values, i, i).sub_(1.0).mul_(len(values)).exp_().mul_(inter).abs_()  # NaN has a sign
 
 
 @dataclass(frozen=True)

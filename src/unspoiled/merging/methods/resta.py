@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
+from unspoiled.merging._draws import SEED
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 from unspoiled.merging._roles import SAFETY, roles
@@ -31,7 +32,7 @@ def _measure(
         Parameter("weight", default=1.0),
         Parameter("density", default=1.0, low=0.0, high=1.0),
         Parameter("gamma", default=1.0, scope="merge"),
-        Parameter("seed", default=0, low=0, high=2**63, scope="merge"),
+        SEED,
     ],
 )
 def resta(

@@ -1,5 +1,6 @@
 """SafeMERGE: where a layer of the expert left the direction of alignment, mix in a safety-tuned model's layer."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,8 +46,11 @@ def safemerge(base: Tensor, deltas: Sequence[Operand], *, safety: Sequence[int],
         ConfigError: There isn't one model of each role.
     """
     found = roles(safety, "safemerge", experts=1, safe=1, unsafe=1)
-    expert, safe = deltas[found.experts[0]], deltas[found.safe[0]]
-    if base.shape[0] == 1 or alignment(dense(expert), dense(deltas[found.unsafe[0]])) >= tau:
+    expert, safe, unsafe = (deltas[of_role[0]] for of_role in (found.experts, found.safe, found.unsafe))
+    cosine = 1.0 if base.shape[0] == 1 else alignment(dense(expert), dense(unsafe))
+    if math.isnan(cosine):  # an input has NaN or Inf, which must not decide silently
+        return sum_scaled(base, [expert, safe, unsafe], [math.nan] * 3)
+    if base.shape[0] == 1 or cosine >= tau:
         return sum_scaled(base, [expert], [1.0])
     return sum_scaled(base, [expert, safe], [alpha, 1 - alpha])
 
@@ -61,4 +65,4 @@ def alignment(update: Tensor, direction: Tensor) -> float:
     rows, width = update.shape
     projected = direction @ direction.T @ update if rows < width else direction @ (direction.T @ update)
     norms = float(torch.linalg.vector_norm(projected)) * float(torch.linalg.vector_norm(update))
-    return float(torch.sum(projected * update, dtype=torch.float64)) / norms if norms > 0 else 0.0
+    return 0.0 if norms == 0 else float(torch.sum(projected * update, dtype=torch.float64)) / norms
