@@ -35,7 +35,8 @@ def test_a_file_and_a_directory_of_it_read_like_the_checkpoint(bunch: Bunch, tmp
         assert list(source.tensors) == sorted(expected)
         for name, tensor in expected.items():
             assert torch.equal(source.read(name), tensor)
-            assert torch.equal(source.read_rows(name, 0, tensor.shape[0]), tensor)
+            matrix = source.checkpoint.info(name).matrix
+            assert torch.equal(source.read_rows(name, 0, matrix[0]), tensor.view(matrix))
         assert not (source.tokenizer_directory / "tokenizer.json").exists()
     assert open_path(file).fingerprint() == open_path(tmp_path).fingerprint()
 

@@ -57,6 +57,11 @@ class TensorInfo:
         return prod(self.shape)
 
     @property
+    def matrix(self) -> tuple[int, int]:
+        """The (rows, width) of the tensor as a matrix: its leading dimensions as one; a vector or scalar is one row."""
+        return (1, prod(self.shape)) if len(self.shape) < 2 else (prod(self.shape[:-1]), self.shape[-1])
+
+    @property
     def nbytes(self) -> int:
         """The size of the data in bytes."""
         return self.numel * self.dtype.itemsize

@@ -62,17 +62,18 @@ class Checkpoint:
     def read_rows(self, name: str, start: int, stop: int, *, out: Tensor | None = None) -> Tensor:
         """Return rows [start, stop) of a tensor in its storage dtype, copied from the file; any thread may call.
 
-        Unlike `read`, nothing stays mapped: the memory in use is that of the result.
+        The tensor counts as a matrix [rows, width] (`TensorInfo.matrix`). Unlike `read`, nothing stays mapped: the
+        memory in use is that of the result.
 
         Args:
             name: The tensor's name; tied names work too.
-            start: The first row, counted along dimension 0.
-            stop: The row after the last. The one row of a scalar is (0, 1).
+            start: The first row.
+            stop: The row after the last.
             out: Contiguous CPU memory in the result's dtype and shape to read into; saves the page faults of
                 fresh memory where blocks follow each other.
 
         Returns:
-            Shape [stop - start, ...]; [] for a scalar. `out` if that was given.
+            Shape [stop - start, width]. `out` if that was given.
 
         Raises:
             CheckpointError: no such tensor, or a file that has become shorter since it was opened.

@@ -7,7 +7,6 @@ copies just the bytes that were asked for and leaves nothing behind.
 import mmap
 import os
 import weakref
-from math import prod
 from pathlib import Path
 from threading import Lock
 
@@ -63,17 +62,15 @@ class PositionedFiles:
 
     def read_rows(self, info: TensorInfo, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Return rows [start, stop) of the tensor that `info` describes; see `Checkpoint.read_rows`."""
-        rows = info.shape[0] if info.shape else 1
+        rows, width = info.matrix
         if not 0 <= start <= stop <= rows:
             raise ValueError(f"rows {start} to {stop} are not among the tensor's {rows}")
-        if not info.shape and stop == start:
-            raise ValueError("a scalar has exactly one row, 0 to 1")
-        shape = (stop - start, *info.shape[1:]) if info.shape else info.shape
+        shape = (stop - start, width)
         if out is None:
             out = torch.empty(shape, dtype=info.dtype)
         elif out.shape != shape or out.dtype != info.dtype or not out.is_contiguous() or out.device.type != "cpu":
             raise ValueError(f"out must be contiguous {info.dtype} {list(shape)}, not {out.dtype} {list(out.shape)}")
-        row_bytes = prod(info.shape[1:]) * info.dtype.itemsize
+        row_bytes = width * info.dtype.itemsize
         target = out.detach().reshape(-1).view(torch.uint8).numpy().data
         position = info.start + start * row_bytes
         descriptor = self._descriptor(info.file)

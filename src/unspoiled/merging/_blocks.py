@@ -15,7 +15,7 @@ from unspoiled.merging._device import BLOCK, DeviceRows
 from unspoiled.merging._embeddings import MappedInput
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
-from unspoiled.merging._rows import RowReader, copied_rows, mapped_rows, matrix_shape
+from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
@@ -111,7 +111,7 @@ class PlannedTensor:
         if self.copied:
             width = matrix_shape(self.shape)[1]
             source = self.base or self.inputs[0]
-            read = copied_rows if isinstance(self.read, DeviceRows) else self.read
+            read = ModelSource.read_rows if isinstance(self.read, DeviceRows) else self.read
             for start, stop in self.row_ranges():
                 yield start * width, read(source.source, source.name, start, stop)
             return

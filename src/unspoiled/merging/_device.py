@@ -13,7 +13,6 @@ from unspoiled.checkpoints import LowRankDelta, ModelSource
 from unspoiled.errors import ConfigError, ResourceError
 from unspoiled.merging._method import Block
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand
-from unspoiled.merging._rows import as_matrix, matrix_shape
 
 BLOCK = 2**22
 """Elements of a block on an accelerator: enough that an operation takes longer than to ask for it, and fewer than the
@@ -94,13 +93,8 @@ class DeviceRows:
     def __call__(self, source: ModelSource, name: str, start: int, stop: int) -> Tensor:
         """Read rows [start, stop) of a model's tensor, taken as a matrix."""
         info = source.checkpoint.info(name)
-        rows = torch.empty(stop - start, matrix_shape(info.shape)[1], dtype=info.dtype, pin_memory=self._pinned)
-        if len(info.shape) == 2:
-            source.read_rows(name, start, stop, out=rows)
-        elif len(info.shape) < 2:
-            source.read_rows(name, 0, info.shape[0] if info.shape else 1, out=rows.view(info.shape))
-        else:
-            rows.copy_(as_matrix(source.read(name))[start:stop])
+        rows = torch.empty(stop - start, info.matrix[1], dtype=info.dtype, pin_memory=self._pinned)
+        source.read_rows(name, start, stop, out=rows)
         return self.send(rows)
 
     def send(self, rows: Tensor) -> Tensor:

@@ -82,9 +82,9 @@ class MappedEmbedding:
 
     def _read(self, model: str, ids: Tensor) -> Tensor:
         source = self.sources[model]
-        rows = source.read(self.name)[ids].to(torch.float32, copy=True)
+        rows = _rows_of(source, self.name, ids).float()
         delta = source.delta(self.name)
-        return rows if delta is None else rows.addmm_(delta.b[ids].float() * delta.scale, delta.a.float())
+        return rows if delta is None else rows.addmm(delta.b[ids].float() * delta.scale, delta.a.float())
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,17 @@ class MappedInput:
         """Return rows [start, stop) in the merged vocabulary, float32."""
         rows = self.embedding.rows(self.model, start, stop)
         return read.send(rows) if isinstance(read, DeviceRows) else rows
+
+
+def _rows_of(source: ModelSource, name: str, ids: Tensor) -> Tensor:
+    """Return rows of a model's own tensor, [n, width], or [n] of a vector; each run of ids is one read."""
+    info = source.checkpoint.info(name)
+    if len(info.shape) < 2:
+        return source.read_rows(name, 0, 1).view(-1)[ids]
+    ends = (ids[1:] != ids[:-1] + 1).nonzero().view(-1) + 1
+    runs = torch.tensor_split(ids, ends.tolist()) if len(ids) else ()
+    found = [source.read_rows(name, int(run[0]), int(run[-1]) + 1) for run in runs]
+    return torch.cat(found) if found else torch.empty(0, info.matrix[1], dtype=info.dtype)
 
 
 def _rule(rule: RecipeRule) -> TokenRule:

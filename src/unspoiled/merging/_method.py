@@ -131,6 +131,7 @@ class Method:
         base: Whether a recipe must, may or need not name a `base_model`; with `unused` the function gets None.
         experts: Least and greatest number of models to merge, the base not counted; None for no upper limit.
         whole: A block must be a whole matrix (of the last two dimensions), as for singular values.
+        squares: About how many float32 matrices [width, width] it works with beside the rows, for the memory estimate.
         ignored: Parameters of mergekit's that change nothing here, accepted in recipes.
         statistics: What it needs to know of each expert's data: every model then names a `statistics` file.
         paper: Where the formula comes from.
@@ -147,6 +148,7 @@ class Method:
     base: Literal["required", "optional", "unused"] = "unused"
     experts: tuple[int, int | None] = (1, None)
     whole: bool = False
+    squares: int = 0
     ignored: tuple[str, ...] = ()
     keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True
     statistics: tuple[Statistic, ...] = ()
@@ -203,6 +205,7 @@ def method(
     base: Literal["required", "optional", "unused"] = "unused",
     experts: tuple[int, int | None] = (1, None),
     whole: bool = False,
+    squares: int = 0,
     ignored: Sequence[str] = (),
     keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True,
     statistics: Sequence[Statistic] = (),
@@ -222,6 +225,7 @@ def method(
             base,
             experts,
             whole,
+            squares,
             tuple(ignored),
             keeps_common,
             tuple(statistics),

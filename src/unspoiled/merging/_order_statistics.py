@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
@@ -140,7 +141,7 @@ def _with_ends(columns: Columns, found: list[list[_Found]]) -> list[list[Cut]]:
             here = torch.eq(flat, found[i][j].threshold, out=flat)
             count = int(here.sum(dtype=torch.float64))
             if count >= equal:  # the places cost more than the count, and only this block's are needed
-                ends[i][j] = first + int(here.nonzero()[equal - 1]) + 1
+                ends[i][j] = first + int(np.flatnonzero(here.cpu().numpy() != 0)[equal - 1]) + 1
                 del left[i, j]
             else:
                 left[i, j] = equal - count

@@ -16,7 +16,7 @@ from unspoiled.checkpoints import LowRankDelta
 from unspoiled.merging._method import Block, TensorBlocks
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand
 
-_PIECE = 2**16  # elements: a quarter of a megabyte in float32
+_PIECE = 2**18  # elements: a megabyte in float32
 
 
 @dataclass(frozen=True)

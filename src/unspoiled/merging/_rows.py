@@ -10,7 +10,7 @@ from torch import Tensor
 from unspoiled.checkpoints import ModelSource
 
 RowReader = Callable[[ModelSource, str, int, int], Tensor]
-"""Reads rows [start, stop) of a model's tensor, taken as a matrix (its leading dimensions as one)."""
+"""Reads rows [start, stop) of a model's tensor, taken as a matrix: `ModelSource.read_rows`, or one of these."""
 
 
 def mapped_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
@@ -26,13 +26,3 @@ def as_matrix(tensor: Tensor) -> Tensor:
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     """Return the (rows, width) of a tensor of that shape as a matrix; a vector or scalar is a single row."""
     return (1, math.prod(shape)) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
-
-
-def copied_rows(source: ModelSource, name: str, start: int, stop: int) -> Tensor:
-    """Read rows into memory of their own, so that nothing of the file stays mapped: for work that passes once."""
-    shape = source.checkpoint.info(name).shape
-    if len(shape) == 2:
-        return source.read_rows(name, start, stop)
-    if len(shape) < 2:
-        return as_matrix(source.read_rows(name, 0, shape[0] if shape else 1))
-    return as_matrix(source.read(name))[start:stop]

@@ -211,8 +211,8 @@ def _equal(tuned: ModelSource, origin: ModelSource, name: str) -> bool:
 
 
 def _rows(model: ModelSource, name: str) -> Tensor:
-    shape = _shape(model, name)
-    return model.read_rows(name, 0, shape[0] if shape else 1)
+    info = model.checkpoint.info(name)
+    return model.read_rows(name, 0, info.matrix[0]).view(info.shape)
 
 
 def _weights(model: ModelSource, name: str, label: str) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unspoiled.checkpoints import (
     CheckpointWriter,
+    ModelSource,
     choose_chat_template,
     finish_checkpoint,
     require_finite,
@@ -29,7 +30,7 @@ from unspoiled.merging._buffers import kept_buffers
 from unspoiled.merging._device import DeviceRows, free_memory, full_float32, rows_on
 from unspoiled.merging._fitting import require_apart
 from unspoiled.merging._plan import MergePlan, Models, merged_names
-from unspoiled.merging._rows import copied_rows, matrix_shape
+from unspoiled.merging._rows import matrix_shape
 
 SHARD_SIZE = 5_000_000_000
 """The size of one safetensors file, in bytes, where the user doesn't say."""
@@ -90,7 +91,7 @@ def merge_to_directory(
     """
     rows = rows_on(device)
     require_apart(models.sources, destination)
-    plan = MergePlan(recipe, models, read=rows or copied_rows)
+    plan = MergePlan(recipe, models, read=rows or ModelSource.read_rows)
     notes = _token_notes(recipe, models) if plan.vocabulary is None else plan.vocabulary.notes
     threads = threads or (_processors() if rows is None else 1)
     if rows is None:
@@ -250,10 +251,7 @@ def _working_bytes(tensor: PlannedTensor) -> int:
     """Return about how many bytes a block of the tensor takes while it is merged."""
     copies = 2 * len(tensor.inputs) + 6  # of every input in storage and in float32, and what a method makes of them
     width = matrix_shape(tensor.shape)[1]
-    squares = (
-        4 if any(not statistic.by_rows for statistic in tensor.method.statistics) else 0
-    )  # [width, width], float64
-    return _block_bytes(tensor) * copies + squares * width * width * 8
+    return _block_bytes(tensor) * copies + tensor.method.squares * width * width * 4
 
 
 def _staging_bytes(tensor: PlannedTensor) -> int:

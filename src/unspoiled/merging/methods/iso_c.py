@@ -15,6 +15,7 @@ from unspoiled.merging._singular import singular_of_sum
     operands="deltas",
     base="required",
     whole=True,
+    squares=2,
     paper="Marczak et al., No Task Left Behind: Isotropic Model Merging, arXiv 2502.04959",
     parameters=[Parameter("weight", default=1.0), Parameter("lambda", default=1.0, scope="merge")],
 )

@@ -17,6 +17,7 @@ _RANK = 1e-10  # eigenvalues smaller than this share of the largest are zero, wh
     "regmean",
     operands="tensors",
     whole=True,
+    squares=8,
     statistics=[Statistic("input_gram", by_rows=False)],
     paper="Jin et al., Dataless Knowledge Fusion by Merging Weights (RegMean), arXiv 2212.09849",
     parameters=[

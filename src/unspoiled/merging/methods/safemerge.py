@@ -17,6 +17,7 @@ from unspoiled.merging._roles import SAFETY, roles
     base="required",
     experts=(3, 3),
     whole=True,
+    squares=1,
     paper="Djuhera et al., SafeMERGE, arXiv 2503.17239; the projection is SafeLoRA's, arXiv 2405.16833",
     parameters=[
         SAFETY,

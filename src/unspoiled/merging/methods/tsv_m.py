@@ -15,6 +15,7 @@ from unspoiled.merging._singular import nearest_orthogonal, singular
     operands="deltas",
     base="required",
     whole=True,
+    squares=2,
     paper="Gargiulo et al., Task Singular Vectors, arXiv 2412.00081",
     parameters=[Parameter("weight", default=1.0), Parameter("lambda", default=1.0, scope="merge")],
 )

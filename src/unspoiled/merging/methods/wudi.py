@@ -23,6 +23,7 @@ def _measure(tensor: TensorBlocks, **_coefficients: object) -> bool:
     operands="deltas",
     base="required",
     whole=True,
+    squares=2,
     measure=_measure,
     paper="Cheng et al., Whoever Started the Interference Should End It, arXiv 2503.08099",
     parameters=[
