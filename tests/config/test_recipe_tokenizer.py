@@ -63,6 +63,7 @@ def test_what_is_left_out_is_mergekits_default() -> None:
         ("  sauce: a\n", "r.yaml:4: tokenizer.sauce: unknown key; did you mean 'source'?"),
         ("  pad_to_multiple_of: 0\n", "r.yaml:4: tokenizer.pad_to_multiple_of: must be 1 or more (got 0)"),
         ("  pad_to_multiple_of: 1.5\n", "r.yaml:4: tokenizer.pad_to_multiple_of: must be a whole number (got 1.5)"),
+        ("  tokens:\n    x: {source: zero}\n", "r.yaml:5: tokenizer.tokens.x.source: `zero` is no model: write"),
         ("  tokens:\n    x: a\n", "r.yaml:5: tokenizer.tokens.x: must be a block of `key: value` lines (got 'a')"),
         ("  tokens:\n    x: {}\n", "r.yaml:5: tokenizer.tokens.x.source: missing: add it"),
         (

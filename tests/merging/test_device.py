@@ -268,7 +268,7 @@ def test_a_failure_while_reading_ahead_is_the_merges(bunch: Bunch, tmp_path: Pat
 def test_a_block_that_the_device_has_no_room_for(bunch: Bunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unspoiled.merging.stream.free_memory", lambda _: 2**14)
     wanted = sparse_recipe(bunch)
-    with pytest.raises(ResourceError, match=r"takes .* GiB, more than the .* GiB free on cpu\. Choose another GPU, or"):
+    with pytest.raises(ResourceError, match=r"takes .* MiB, more than the .* MiB free on cpu\. Choose another GPU, or"):
         merge_to_directory(wanted, opened(wanted), tmp_path / "out", device="cuda")
 
 

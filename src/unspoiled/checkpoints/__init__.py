@@ -14,7 +14,13 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo, read_header
-from unspoiled.checkpoints._preflight import PreflightReport, preflight, tensor_problems, tokenizer_findings
+from unspoiled.checkpoints._preflight import (
+    SMALL_FILES_BYTES,
+    PreflightReport,
+    preflight,
+    tensor_problems,
+    tokenizer_findings,
+)
 from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
@@ -28,6 +34,7 @@ from unspoiled.checkpoints._writer import CheckpointWriter
 __all__ = [
     "BUILT_IN_TEMPLATES",
     "RECIPE_NAME",
+    "SMALL_FILES_BYTES",
     "Adapter",
     "Checkpoint",
     "CheckpointWriter",

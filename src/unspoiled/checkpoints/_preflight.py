@@ -28,7 +28,7 @@ _ARCHITECTURE_KEYS = (
     ),
 )
 _OUTPUT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_SMALL_FILES_BYTES = 50_000_000
+SMALL_FILES_BYTES = 50_000_000
 """Allowance for the tokenizer, configs and card beside the weights."""
 
 
@@ -101,7 +101,7 @@ def preflight(
         problems += vocabulary
         warnings += other
     layout = output_layout([base, *experts.values()])
-    disk = layout.nbytes(dtype) + _SMALL_FILES_BYTES
+    disk = layout.nbytes(dtype) + SMALL_FILES_BYTES
     memory = _memory(layout, [base, *experts.values()])
     if output is not None and (free := free_bytes(output)) < disk:
         problems.append(

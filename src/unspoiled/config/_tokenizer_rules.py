@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from unspoiled.config._recipe_values import Frozen, ModelName, Text, nothing_is
 
@@ -60,6 +60,13 @@ class TokenRule(Frozen):
     ]
     force: bool = False
 
+    @field_validator("source")
+    @classmethod
+    def _no_model(cls, source: str | ZeroToken | ModelToken) -> str | ZeroToken | ModelToken:
+        if source == "zero":
+            raise ValueError("`zero` is no model: write `source: {kind: zero}` for a row of zeros")
+        return source
+
 
 class Tokenizer(Frozen):
     """mergekit's newer way to say which tokenizer the merged model gets.
@@ -68,12 +75,12 @@ class Tokenizer(Frozen):
         source: `union` (every token of every model), `base` (the base's), or a model, which needn't be one of
             those that are merged.
         tokens: Rules for tokens by their text; a token that the vocabulary lacks is added to it.
-        pad_to_multiple_of: Rows are appended to the embeddings up to a multiple of this; None appends none.
+        pad_to_multiple_of: Rows are appended to the embeddings up to a multiple of this (at most 2²⁰); None: no rows.
     """
 
     source: ModelName = "union"
     tokens: Annotated[Mapping[Text, TokenRule], nothing_is({})] = Field(default_factory=dict)
-    pad_to_multiple_of: Annotated[int, Field(ge=1)] | None = None
+    pad_to_multiple_of: Annotated[int, Field(ge=1, le=2**20)] | None = None
 
     def as_plain(self) -> dict[str, Any]:
         """Return the section as plain values in mergekit's keys."""

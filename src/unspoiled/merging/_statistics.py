@@ -108,7 +108,7 @@ class StatisticsFile:
             float32: of the statistic's shape, or [stop - start] if only some elements are read.
 
         Raises:
-            CheckpointError: It has another shape or dtype, or NaN or Inf.
+            CheckpointError: It has another shape or dtype, or NaN or Inf, or the file has become shorter.
         """
         name = statistic_name(kind, tensor)
         info = self.tensors.get(name)
@@ -120,6 +120,12 @@ class StatisticsFile:
                 f"{list(shape or info.shape)}. Collect the statistics of this model anew."
             )
         count = (info.numel if stop is None else stop) - start
-        values = torch.from_numpy(np.fromfile(self.path, np.float32, count, offset=info.start + 4 * start))
+        found = np.fromfile(self.path, np.float32, count, offset=info.start + 4 * start)
+        if len(found) < count:
+            raise CheckpointError(
+                f"{str(self.path)!r} ends within {name!r}, which it held when it was opened. Collect the statistics "
+                "anew, and leave the file alone until the command has ended."
+            )
+        values = torch.from_numpy(found)
         require_finite(values, model=str(self.path), name=name)
         return values.view(info.shape) if stop is None else values

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import (
+    SMALL_FILES_BYTES,
     CheckpointWriter,
     ModelSource,
     choose_chat_template,
@@ -37,8 +38,6 @@ SHARD_SIZE = 5_000_000_000
 
 MEMORY = 2 * 2**30
 """What a merge may take beside the interpreter, in bytes, where the user doesn't say."""
-
-_SMALL_FILES = 50_000_000  # room for the tokenizer, configs and card beside the weights, in bytes
 
 
 def merge_to_directory(
@@ -99,7 +98,7 @@ def merge_to_directory(
     else:
         _require_device_memory(plan, rows, threads)
         budget = _Budget(plan, memory, _staging_bytes)
-    check_free_space(destination.parent, plan.nbytes + _SMALL_FILES)
+    check_free_space(destination.parent, plan.nbytes + SMALL_FILES_BYTES)
     with staged_directory(destination) as staging:
         layout = {name: (tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()}
         with kept_buffers(), full_float32(), CheckpointWriter(staging, layout, shard_size=shard_size) as writer:
@@ -242,8 +241,8 @@ def _require_device_memory(plan: MergePlan, rows: DeviceRows, threads: int) -> N
 
 def _demand(tensor: PlannedTensor, needed: int, given: int, what: str) -> str:
     return (
-        f"merging {tensor.name!r} {list(tensor.shape)} by {tensor.method.name!r} takes {needed / 2**30:.2f} GiB, more "
-        f"than the {given / 2**30:.2f} GiB {what}."
+        f"merging {tensor.name!r} {list(tensor.shape)} by {tensor.method.name!r} takes {needed / 2**20:,.0f} MiB, more "
+        f"than the {given / 2**20:,.0f} MiB {what}."
     )
 
 
