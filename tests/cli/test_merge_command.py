@@ -31,7 +31,7 @@ def recipe(bunch: Bunch, tmp_path: Path) -> Path:
 def test_the_output_path_is_all_of_stdout(recipe: Path, tmp_path: Path) -> None:
     done = unspoiled_process("merge", "recipe.yaml", "a place/out", cwd=tmp_path)
     assert (done.code, done.out) == (0, "a place/out\n"), done.err
-    assert done.err.splitlines() == ["  merge: merge, MB 1/1", "merge      0 s"], "one line, not one a tensor"
+    assert done.err.splitlines() == ["  merge: MB 1/1", "merge      0 s"], "one line, not one a tensor"
     assert unspoiled("merge", recipe, tmp_path / "quiet", "--quiet").err == ""
 
 

@@ -169,7 +169,9 @@ def merge(
                 memory=memory,
                 threads=threads,
                 device=device,
-                progress=lambda stage, done, total: watcher.advance(f"{stage}, MB", *_megabytes(done, total)),
+                progress=lambda stage, done, total: watcher.advance(
+                    "MB" if stage == "merge" else f"{stage}, MB", *_megabytes(done, total)
+                ),
             )
     finally:
         watcher.close()
