@@ -2,7 +2,7 @@
 
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
-from unspoiled.config._recipe_values import FilteredValue, ParameterValue, resolve
+from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
 from unspoiled.config._run import (
     BunchConfig,
     DomainConfig,
@@ -62,6 +62,7 @@ __all__ = [
     "as_plain",
     "count_layers",
     "dump_yaml",
+    "interpolation",
     "json_schema",
     "layer_index",
     "layer_stack",

@@ -153,15 +153,33 @@ def resolve(value: ParameterValue, *, tensor: str, layer: int | None, layers: in
 
 
 def _at_layer(entries: list[float | bool], layer: int | None, layers: int) -> float | bool:
-    last = len(entries) - 1
-    if layer is None:
-        return entries[0]
-    if layers == 1:
-        return entries[last]
-    index, remainder = divmod(layer * last, layers - 1)
-    if remainder == 0 or isinstance(entries[index], bool):
+    shares = interpolation(len(entries), layer, layers)
+    index, share = shares[0]
+    if len(shares) == 1 or isinstance(entries[index], bool):
         return entries[index]
     left, right = entries[index], entries[index + 1]
-    fraction = remainder / (layers - 1)
-    value = (1 - fraction) * left + fraction * right
+    value = share * left + shares[1][1] * right
     return min(max(value, min(left, right)), max(left, right))  # rounding may step one ulp outside
+
+
+def interpolation(entries: int, layer: int | None, layers: int) -> list[tuple[int, float]]:
+    """Return which entries of a gradient over the layers make its value at one layer, and the share of each.
+
+    Args:
+        entries: The gradient's length, at least 1.
+        layer: The layer, in [0, layers); None for a tensor of no layer.
+        layers: The number of layers.
+
+    Returns:
+        One entry with share 1, or two neighbours whose shares sum to 1.
+    """
+    last = entries - 1
+    if layer is None:
+        return [(0, 1.0)]
+    if layers == 1:
+        return [(last, 1.0)]
+    index, remainder = divmod(layer * last, layers - 1)
+    if remainder == 0:
+        return [(index, 1.0)]
+    fraction = remainder / (layers - 1)
+    return [(index, 1 - fraction), (index + 1, fraction)]

@@ -40,7 +40,7 @@ class Row:
 
     Args:
         id: A short hash of the group and the prompt.
-        set: `safety` or `expert`.
+        set: `safety`, `expert` or `benign`.
         group: Harm category or domain.
         prompt: The user's message.
         response: The target.
@@ -50,7 +50,7 @@ class Row:
     """
 
     id: str
-    set: Literal["safety", "expert"]
+    set: Literal["safety", "expert", "benign"]
     group: str
     prompt: str
     response: str

@@ -1,0 +1,137 @@
+"""Trying proposals on the live model: merge in memory, score rows, race, and find gradients."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from unspoiled.data import Split
+from unspoiled.inference import LiveBunch, TransformersBackend
+from unspoiled.objective import Goal, Losses, LossRows, Term
+from unspoiled.search._strategy import Evaluation, GradientRequest, Proposal, Rival
+
+RUNGS = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the rows after which a race looks whether a trial is hopeless."""
+_SURE = 3.0  # standard errors: three looks per trial at about 0.1% each
+
+
+class LiveEvaluator:
+    """Tries proposals on one live model.
+
+    Args:
+        bunch: The models in memory.
+        rows: The rows of each split.
+        goal: What races go by.
+        checkpoint: Keep no activations for backward passes: slower, for less memory.
+    """
+
+    def __init__(
+        self, bunch: LiveBunch, rows: Mapping[Split, LossRows], goal: Goal | None, *, checkpoint: bool = False
+    ) -> None:
+        self._bunch = bunch
+        self._rows = rows
+        self._goal = goal
+        self._checkpoint = checkpoint
+
+    def evaluate(self, proposal: Proposal) -> Evaluation | None:
+        """Return what came of a proposal; None if not even one sequence fitted in memory or a loss isn't finite."""
+        try:
+            found = self._evaluate(proposal)
+        except torch.OutOfMemoryError:
+            return None
+        return found if found.finite else None
+
+    def _evaluate(self, proposal: Proposal) -> Evaluation:
+        begun = time.perf_counter()
+        backend = self._bunch.take_recipe(proposal.recipe)
+        merged = time.perf_counter()
+        data = self._rows[proposal.split]
+        gradient: tuple[float, ...] | None = None
+        rows = tuple(range(len(data.rows))) if proposal.rows is None else proposal.rows
+        losses: Losses
+        if proposal.gradient is not None:
+            values, gradient = self._backward(backend, data, rows, proposal.gradient)
+            losses = data.losses(values, rows)
+            passes = 4 if self._checkpoint else 3
+        elif proposal.rival is not None:
+            rows, values, losses = self._race(backend, data, proposal.rival)
+            passes = 1
+        else:
+            values = _scored(backend, data, rows)
+            losses = data.losses(values, rows)
+            passes = 1
+        return Evaluation(
+            losses=losses,
+            rows=rows,
+            cross_entropies=tuple(values),
+            stopped=proposal.rival is not None and len(rows) < len(data.rows),
+            gradient=gradient,
+            tokens=passes * backend.tokens([data.exchanges[i] for i in rows]),
+            merge_seconds=merged - begun,
+            loss_seconds=time.perf_counter() - merged,
+        )
+
+    def _backward(
+        self, backend: TransformersBackend, data: LossRows, rows: Sequence[int], request: GradientRequest
+    ) -> tuple[list[float], tuple[float, ...]]:
+        live = self._bunch.live
+        weights = data.row_weights(rows, request.weights)
+        with live.recording_gradients(set(request.space.arguments)) as found:
+            scores = backend.backward([data.exchanges[i] for i in rows], weights, checkpoint=self._checkpoint)
+        gradient = request.space.gradient(found.by_tensor, live.models.depths)
+        return [score.cross_entropy for score in scores], gradient
+
+    def _race(
+        self, backend: TransformersBackend, data: LossRows, rival: Rival
+    ) -> tuple[tuple[int, ...], list[float], Losses]:
+        """Score growing subsets of the rows until the trial is surely worse than its rival, or all are scored.
+
+        The subsets are the same for all trials. A stopped trial's losses are the rival's plus the mean difference on
+        the rows that both were scored on, which varies less than either.
+        """
+        assert self._goal is not None, "a race needs a goal"
+        done: dict[int, float] = {}
+        theirs = data.losses(rival.cross_entropies)
+        for share in RUNGS:
+            wanted = [index for index in data.nested(share) if index not in done]
+            done |= dict(zip(wanted, _scored(backend, data, wanted), strict=True))
+            if len(done) == len(data.rows):
+                break
+            gaps = {index: value - rival.cross_entropies[index] for index, value in done.items()}
+            low = {term: _lowest(data, term, theirs.term(term), gaps) for term in data.terms}
+            if self._goal.is_surely_worse(low, rival.score):
+                rows = tuple(sorted(done))
+                estimated = [rival.cross_entropies[i] for i in range(len(data.rows))]
+                shift = {term: _mean_gap(data, term, gaps) for term in data.terms}
+                estimated = [value + shift[row.set] for value, row in zip(estimated, data.rows, strict=True)]
+                return rows, [done[i] for i in rows], data.losses(estimated)
+        rows = tuple(sorted(done))
+        values = [done[i] for i in rows]
+        return rows, values, data.losses(values)
+
+
+def _scored(backend: TransformersBackend, data: LossRows, rows: Sequence[int]) -> list[float]:
+    return [score.cross_entropy for score in backend.score([data.exchanges[i] for i in rows])]
+
+
+def _of_term(data: LossRows, term: Term, gaps: Mapping[int, float]) -> list[float]:
+    return [gap for index, gap in gaps.items() if data.rows[index].set == term]
+
+
+def _mean_gap(data: LossRows, term: Term, gaps: Mapping[int, float]) -> float:
+    own = _of_term(data, term, gaps)
+    return math.fsum(own) / len(own)
+
+
+def _lowest(data: LossRows, term: Term, rival: float, gaps: Mapping[int, float]) -> float:
+    """Return the smallest loss on all rows that the rows scored so far leave likely; −∞ from fewer than four."""
+    own = _of_term(data, term, gaps)
+    if len(own) < 4:
+        return -math.inf
+    mean = math.fsum(own) / len(own)
+    variance = math.fsum((gap - mean) ** 2 for gap in own) / (len(own) - 1)
+    left = 1.0 - len(own) / sum(row.set == term for row in data.rows)  # drawn without putting back
+    return rival + mean - _SURE * math.sqrt(variance * left / len(own))
