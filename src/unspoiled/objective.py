@@ -249,7 +249,7 @@ class Constrained:
         return {term: losses.term(term) - limit for term, limit in self.limits.items() if losses.term(term) > limit}
 
     def is_surely_worse(self, low: Mapping[Term, float], rival: Score) -> bool:
-        """Say whether losses of at least `low` break the limits by more than the rival does, or are beside its value."""
+        """Say whether losses of at least `low` break the limits by more than the rival does, or above its value."""
         violation = math.fsum(max(0.0, low[term] - limit) for term, limit in self.limits.items())
         return violation > rival.violation or (rival.feasible and low["expert"] > rival.value)
 
