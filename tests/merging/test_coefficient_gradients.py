@@ -42,6 +42,7 @@ SWITCHES = {
     "multislerp": ({"normalize_weights": True}, {"normalize_weights": False}),
     "nuslerp": ({}, {"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}),
     "regmean": ({"alpha": 0.8}, {"alpha": 1.0}),
+    "safemerge": ({"tau": 1.0},),
     "ties": ({"rescale": True}, {"normalize": False}),
     "ties_peft": ({"frequency": True}, {"frequency": False}),
     **dict.fromkeys(
