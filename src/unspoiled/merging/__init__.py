@@ -1,6 +1,7 @@
 """The mathematics of merging and its two engines: `stream` (disk to disk) and `live` (in memory)."""
 
 import unspoiled.merging.methods  # noqa: F401 - registers them
+from unspoiled.merging._gradients import CoefficientGradients, Gradients
 from unspoiled.merging._method import (
     Block,
     MergeFunction,
@@ -35,10 +36,12 @@ __all__ = [
     "SHARD_SIZE",
     "AdaptedTensor",
     "Block",
+    "CoefficientGradients",
     "Delta",
     "DenseDelta",
     "ExtractedTensor",
     "Extraction",
+    "Gradients",
     "LiveModel",
     "MergeFunction",
     "MergePlan",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +13,15 @@ from torch import Tensor
 from unspoiled.checkpoints import LowRankDelta, ModelSource, require_finite
 from unspoiled.merging._device import BLOCK, DeviceRows
 from unspoiled.merging._embeddings import MappedInput
+from unspoiled.merging._gradients import (
+    Gradients,
+    coefficient_gradients,
+    require_differentiable,
+    zero_gradients,
+)
 from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
-from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
+from unspoiled.merging._rows import RowReader, as_matrix, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
@@ -115,12 +121,15 @@ class PlannedTensor:
             for start, stop in self.row_ranges():
                 yield start * width, read(source.source, source.name, start, stop)
             return
-        blocks: TensorBlocks = _CheckedOnce(self)
-        if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice
-            (block,) = blocks
-            ready = replace(block, operands=[dense(operand) for operand in block.operands])
-            blocks = WholeTensor(ready, self.shape, self.name)
-        yield from self.method.merge_blocks(blocks, self.coefficients)
+        yield from self.method.merge_blocks(self._ready(_CheckedOnce(self)), self.coefficients)
+
+    def _ready(self, blocks: TensorBlocks) -> TensorBlocks:
+        """Return the blocks; one that is measured first as what it holds, so as to read and subtract it once."""
+        if self.method.measure is None or len(self.row_ranges()) != 1:
+            return blocks
+        (block,) = blocks
+        dense_block = replace(block, operands=[dense(operand) for operand in block.operands])
+        return WholeTensor(dense_block, self.shape, self.name)
 
     def merged(self) -> Tensor:
         """Return the whole merged tensor, of `shape`: float32, or the storage dtype of what isn't floating point."""
@@ -128,6 +137,30 @@ class PlannedTensor:
             blocks = [rows for _, rows in self.merged_blocks()] or [torch.empty(0)]
         whole = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).reshape(self.shape)
         return whole.float() if whole.is_floating_point() else whole
+
+    def coefficient_gradients(self, gradient: Tensor, wanted: Collection[str]) -> Gradients:
+        """Return dL/dc of the wanted coefficients c, given dL/dθ of this tensor.
+
+        The merge is made once more, a block at a time, so that only one block's graph is alive. The products are
+        float32, the sums over blocks float64.
+
+        Args:
+            gradient: dL/dθ, of `shape`, any floating dtype and device; not changed.
+            wanted: Names of arguments of the method, as in `coefficients`.
+
+        Returns:
+            By argument, a value per expert where `coefficients` has a list, else one. All are zero if the tensor is
+            copied.
+
+        Raises:
+            ConfigError: One is unknown, or not differentiable.
+        """
+        require_differentiable(self.method, wanted)
+        if self.copied:
+            return zero_gradients(self.coefficients, wanted)
+        rows = as_matrix(gradient)
+        with one_thread() if self.method.whole else nullcontext():
+            return coefficient_gradients(self.method, self._ready(self), self.coefficients, rows, wanted)
 
     def _block(self, start: int, stop: int, *, check: bool) -> Block:
         first = start * matrix_shape(self.shape)[1]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
+from unspoiled.merging._numbers import Number, vector
 from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense, device_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def row_gram(operands: list[Tensor]) -> Tensor:
     return products
 
 
-def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
+def arc_weights(cosine: Tensor, t: Number, *, straight: Tensor) -> Tensor:
     """Return the weights (a, b) with which a·x + b·y lies at fraction t of the arc from x to y.
 
     Args:
@@ -77,7 +78,7 @@ def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
         sin((1 − t)Ω) / sin Ω and sin(tΩ) / sin Ω, float64 of shape [..., 2].
     """
     omega = torch.acos(torch.where(straight, 0.0, cosine).clamp(-1.0, 1.0))
-    line, arc = torch.tensor([1.0 - t, t], dtype=omega.dtype).to(omega.device), omega.unsqueeze(-1)
+    line, arc = vector([1.0 - t, t]).to(omega.device), omega.unsqueeze(-1)
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
 
 
@@ -106,5 +107,5 @@ def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     step = max(1, size // max(1, width))
     for start in range(0, rows, step):
         slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
-        for chunk in zip(*(torch.split(vector, size) for vector in slices), strict=True):
+        for chunk in zip(*(torch.split(flat, size) for flat in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

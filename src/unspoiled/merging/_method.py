@@ -31,6 +31,8 @@ class Parameter:
         high: Largest allowed value (inclusive).
         scope: `model` for one value per expert, `merge` for one value for all of them; either may differ
             between tensors, by gradients and filters.
+        differentiable: Whether the merge has a derivative with respect to it that says something: not where it only
+            decides (a cut, a draw, the end of a loop). Switches and whole numbers never have one.
     """
 
     name: str
@@ -38,6 +40,11 @@ class Parameter:
     low: float = float("-inf")
     high: float = float("inf")
     scope: Literal["model", "merge"] = "model"
+    differentiable: bool = True
+
+    def __post_init__(self) -> None:
+        """Take the derivative from what isn't a number."""
+        object.__setattr__(self, "differentiable", self.differentiable and self.kind == "number")
 
     @property
     def kind(self) -> Literal["switch", "whole number", "number"]:

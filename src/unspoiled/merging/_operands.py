@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
 from unspoiled.errors import ConfigError
+from unspoiled.merging._numbers import Number, value_of
 
 _CANCELLED = 1e-9  # a sum this small beside its terms is rounding: 0.1 + 0.2 - 0.3 is 6e-17, not 0
 
@@ -63,46 +64,55 @@ def dense(operand: Operand) -> Tensor:
     return operand.float() if isinstance(operand, Tensor) else operand.dense()
 
 
-def add_scaled(total: Tensor, operand: Operand, weight: float) -> Tensor:
-    """Return `total + weight · operand`; `total` is float32 and may be overwritten.
+def add_scaled(total: Tensor, operand: Operand, weight: Number) -> Tensor:
+    """Add `weight · operand` to `total`, which is float32, and return it.
 
-    A low-rank operand is added by one product of its factors, without a dense copy of it.
+    A low-rank operand is added by one product of its factors, without a dense copy of it; the weight's gradient then
+    goes through them as well.
     """
     match operand:
         case LowRankDelta():
-            return torch.addmm(total, operand.b.float() * (operand.scale * weight), operand.a.float(), out=total)
-        case DenseDelta():
-            return total.add_(operand.dense(), alpha=weight)
+            return total.addmm_(operand.b.float() * (operand.scale * weight), operand.a.float())
         case AdaptedTensor():
-            return add_scaled(total.add_(operand.base.float(), alpha=weight), operand.delta, weight)
+            return add_scaled(add_scaled(total, operand.base, weight), operand.delta, weight)
+        case _ if isinstance(weight, Tensor):
+            return total.add_(dense(operand) * weight)
         case _:
-            return total.add_(operand.float(), alpha=weight)
+            return total.add_(dense(operand), alpha=weight)
 
 
-def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[float]) -> Tensor:
+def add_scaled_product(total: Tensor, one: Tensor, other: Tensor, weight: Number) -> Tensor:
+    """Add `weight · one · other`, entry by entry, to `total`, and return it; all are float32 and of one shape."""
+    if isinstance(weight, Tensor):
+        return total.add_((one * other) * weight)
+    return total.addcmul_(one, other, value=weight)
+
+
+def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[Number]) -> Tensor:
     """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor; None starts from zero."""
     if start is None:
         total = torch.zeros(tuple(operands[0].shape), dtype=torch.float32, device=device_of(operands[0]))
     else:
         total = start.to(torch.float32, copy=True)
     for operand, weight in zip(operands, weights, strict=True):
-        if weight != 0.0:
+        if isinstance(weight, Tensor) or weight != 0.0:  # a weight of zero has a gradient
             total = add_scaled(total, operand, weight)
     return total
 
 
-def total_weight(weights: Sequence[float], method: str) -> float:
+def total_weight(weights: Sequence[Number], method: str) -> Number:
     """Return Σ weightᵢ, by which `normalize` divides.
 
     Raises:
         ConfigError: The weights sum to zero, up to rounding.
     """
-    total = math.fsum(weights)
-    if abs(total) <= _CANCELLED * math.fsum(map(abs, weights)):
+    values = [value_of(weight) for weight in weights]
+    total = math.fsum(values)
+    if abs(total) <= _CANCELLED * math.fsum(map(abs, values)):
         raise ConfigError(
-            f"{method} with normalize: the weights {list(weights)} sum to 0. Change them, or set normalize: false."
+            f"{method} with normalize: the weights {values} sum to 0. Change them, or set normalize: false."
         )
-    return total
+    return sum(weights) if any(isinstance(weight, Tensor) for weight in weights) else total
 
 
 def device_of(operand: Operand) -> torch.device:

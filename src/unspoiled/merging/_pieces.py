@@ -56,13 +56,17 @@ def merge_in_pieces(
     if len(parts) == 1:
         return merge(base, operands, first)
     merged = torch.empty(base.shape, dtype=torch.float32, device=base.device)
+    recorded: list[Tensor] = []
     done = 0
     for piece in parts:
         assert piece.base is not None
-        rows = len(piece.base)
-        merged[done : done + rows] = merge(piece.base, piece.operands, piece.first)
-        done += rows
-    return merged
+        rows = merge(piece.base, piece.operands, piece.first)
+        if rows.requires_grad:  # written into one tensor, every piece's gradient would take a copy of the block's
+            recorded.append(rows)
+        else:
+            merged[done : done + len(rows)] = rows
+        done += len(rows)
+    return torch.cat(recorded) if recorded else merged
 
 
 def pieces(block: Block) -> Iterator[Block]:

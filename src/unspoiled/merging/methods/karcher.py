@@ -67,7 +67,7 @@ def karcher_mean(cosines: Tensor, max_iter: int, tol: float) -> Tensor:
     paper="Karcher, Riemannian center of mass and mollifier smoothing, doi 10.1002/cpa.3160300502",
     parameters=[
         Parameter("max_iter", default=10, low=0, high=100_000, scope="merge"),
-        Parameter("tol", default=1e-5, low=0.0, scope="merge"),
+        Parameter("tol", default=1e-5, low=0.0, scope="merge", differentiable=False),  # only ends the search
     ],
     measure=_measure,
 )

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled_product, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 from unspoiled.merging._statistics import Statistic, StatisticsOf
 
@@ -40,7 +41,7 @@ def _wanted(count: int, _: int) -> list[int]:
     measure=_measure,
     statistics=[Statistic(kind) for kind in _KINDS],
     paper="Ma et al., LED-Merging: Location-Election-Disjoint, arXiv 2502.16770",
-    parameters=[Parameter("density", low=0.0, high=1.0), Parameter("weight", default=1.0)],
+    parameters=[Parameter("density", low=0.0, high=1.0, differentiable=False), Parameter("weight", default=1.0)],
 )
 def led(
     base: Tensor,
@@ -50,7 +51,7 @@ def led(
     first: int,
     statistics: Sequence[StatisticsOf],
     density: Sequence[float],  # noqa: ARG001 - decided when measured
-    weight: Sequence[float],
+    weight: Sequence[Number],
 ) -> Tensor:
     """Return θ = θ_base + Σ wᵢ mᵢ ⊙ τᵢ, float32, of the base's shape.
 
@@ -77,7 +78,7 @@ def led(
     alone = torch.eq(claims, 1.0, out=claims)
     total = base.to(torch.float32, copy=True)
     for delta, mine, w in zip(deltas, elected, weight, strict=True):
-        total.addcmul_(dense(delta), mine.mul_(alone), value=w)
+        add_scaled_product(total, dense(delta), mine.mul_(alone), w)
     return total
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unspoiled.merging._inner_products import arc_weights, gram, row_gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number, numbers_of
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _SMALLEST = 1e-7  # least norm that is divided by, as in mergekit
@@ -16,7 +17,7 @@ _CANCELLED = 1e-6  # weights that sum to less take the middle, as in mergekit
 
 
 def _measure(
-    tensor: TensorBlocks, *, weight: Sequence[float], nuslerp_row_wise: bool, nuslerp_flatten: bool
+    tensor: TensorBlocks, *, weight: Sequence[Number], nuslerp_row_wise: bool, nuslerp_flatten: bool
 ) -> Tensor | None:
     """Return the weights of the two operands, [period, 2], for elements period apart; None if they go by row."""
     if nuslerp_flatten:
@@ -41,7 +42,7 @@ def nuslerp(
     base: Tensor | None,
     operands: Sequence[Operand],
     *,
-    weight: Sequence[float],
+    weight: Sequence[Number],
     nuslerp_row_wise: bool,  # noqa: ARG001 - it is in the measured weights
     nuslerp_flatten: bool,  # noqa: ARG001
     measured: Tensor | None,
@@ -63,7 +64,7 @@ def nuslerp(
         first: The block's place in the tensor, in elements.
     """
     if measured is not None and len(measured) == 1:
-        return sum_scaled(base, operands, measured[0].tolist())
+        return sum_scaled(base, operands, numbers_of(measured[0]))
     one, other = (dense(operand) for operand in operands)
     if measured is None:
         factors = _weights(row_gram([one, other]), weight).unsqueeze(1)
@@ -76,9 +77,9 @@ def nuslerp(
     return merged if base is None else merged.add_(base)
 
 
-def _weights(products: Tensor, weight: Sequence[float]) -> Tensor:
+def _weights(products: Tensor, weight: Sequence[Number]) -> Tensor:
     """Return the weights of the two operands for inner products [..., 2, 2]."""
-    total = math.fsum(weight)
+    total = weight[0] + weight[1]
     t = 0.5 if abs(total) < _CANCELLED else weight[1] / total
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt().clamp(min=_SMALLEST)
     cosine = (products[..., 0, 1] / norms.prod(-1)).clamp(-1.0, 1.0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled_product, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 
 
@@ -94,7 +95,7 @@ def _products(tensor: TensorBlocks) -> _Products:
     paper="Du et al., Parameter Competition Balancing for Model Merging, arXiv 2410.02396",
     parameters=[
         Parameter("weight", default=1.0),
-        Parameter("density", default=0.1, low=0.0, high=1.0, scope="merge"),
+        Parameter("density", default=0.1, low=0.0, high=1.0, scope="merge", differentiable=False),
         Parameter("lambda", default=1.0, scope="merge"),
     ],
 )
@@ -104,9 +105,9 @@ def pcb(
     *,
     measured: _Competition,
     first: int,
-    weight: Sequence[float],
+    weight: Sequence[Number],
     density: float,  # noqa: ARG001 - decided when measured
-    lambda_: float,
+    lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ β̂ᵢ ⊙ wᵢ τᵢ / Σ β̂ᵢ, float32, of the base's shape; the base's where all β̂ᵢ are zero.
 
@@ -129,6 +130,6 @@ def pcb(
     total, shares = torch.zeros_like(values[0]), torch.zeros_like(values[0])
     for i, w in enumerate(weight):
         share = measured.shares(values, i, first)
-        total.addcmul_(values[i], share, value=w)
+        add_scaled_product(total, values[i], share, w)
         shares.add_(share)
     return total.div_(shares.add_(torch.eq(shares, 0.0, out=torch.empty_like(shares)))).mul_(lambda_).add_(base)

@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled, dense
 
 _PAPER = "Reinforced Agent Merging, arXiv 2601.13572"
-_EPSILON = Parameter("epsilon", default=1e-5, low=0.0, scope="merge")
+_EPSILON = Parameter("epsilon", default=1e-5, low=0.0, scope="merge", differentiable=False)  # only cuts
 
 
 @method("ram", operands="deltas", base="required", paper=_PAPER, parameters=[_EPSILON])
@@ -26,7 +27,7 @@ def ram(base: Tensor, deltas: Sequence[Operand], *, epsilon: float) -> Tensor:
     return _total(changes).div_(counts.clamp_(min=1.0)).add_(base)
 
 
-def _measure(tensor: TensorBlocks, *, r: float, alpha: float, epsilon: float) -> list[float]:
+def _measure(tensor: TensorBlocks, *, r: Number, alpha: Number, epsilon: float) -> list[Number]:
     """Return each expert's factor 1 + r · min(shared / alone, α) for the elements that it alone changed."""
     alone: list[int] = []
     every: list[int] = []
@@ -55,10 +56,10 @@ def ramplus_tl(
     base: Tensor,
     deltas: Sequence[Operand],
     *,
-    r: float,  # noqa: ARG001 - they are in the measured factors
-    alpha: float,  # noqa: ARG001
+    r: Number,  # noqa: ARG001 - they are in the measured factors
+    alpha: Number,  # noqa: ARG001
     epsilon: float,
-    measured: Sequence[float],
+    measured: Sequence[Number],
     first: int,  # noqa: ARG001
 ) -> Tensor:
     """Return `ram`'s merge with expert i's lone changes scaled by λᵢ = 1 + r · min(shared / alone, α), float32.
@@ -78,7 +79,7 @@ def ramplus_tl(
     changes, counts = _changes(deltas, epsilon)
     more = torch.zeros_like(counts)
     for change, factor in zip(changes, measured, strict=True):
-        more.add_(change, alpha=factor - 1.0)
+        add_scaled(more, change, factor - 1.0)
     more.mul_(_only(counts))
     return _total(changes).div_(counts.clamp_(min=1.0)).add_(more).add_(base)
 

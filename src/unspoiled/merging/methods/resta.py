@@ -7,6 +7,7 @@ from torch import Tensor
 from unspoiled.errors import ConfigError
 from unspoiled.merging._draws import SEED
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 from unspoiled.merging._roles import SAFETY, roles
 from unspoiled.merging._sparsify import Everything, Sparse, keep_random
@@ -30,7 +31,7 @@ def _measure(
     parameters=[
         SAFETY,
         Parameter("weight", default=1.0),
-        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("density", default=1.0, low=0.0, high=1.0, differentiable=False),  # decides draws
         Parameter("gamma", default=1.0, scope="merge"),
         SEED,
     ],
@@ -42,9 +43,9 @@ def resta(
     measured: Sequence[Sparse],
     first: int,
     safety: Sequence[int],
-    weight: Sequence[float],
+    weight: Sequence[Number],
     density: Sequence[float],  # noqa: ARG001 - decided when measured
-    gamma: float,
+    gamma: Number,
     seed: int,  # noqa: ARG001
 ) -> Tensor:
     """Return θ = θ_base + Σ wᵢ DARE(τᵢ) + γ (θ_aligned − θ_unaligned), float32, of the base's shape.
@@ -75,7 +76,7 @@ def resta(
             "their `parameters`."
         )
     operands: list[Operand] = []
-    weights: list[float] = []
+    weights: list[Number] = []
     for delta, one, role, w in zip(deltas, measured, safety, weight, strict=True):
         untouched = isinstance(one.kept, Everything)
         operands.append(delta if untouched else one.kept.of(dense(delta), first))

@@ -51,7 +51,7 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
     measure=_measure,
     ignored=("int8_mask",),
     paper="Wan et al., FuseChat: SCE, arXiv 2408.07990",
-    parameters=[Parameter("select_topk", default=1.0, low=0.0, high=1.0, scope="merge")],
+    parameters=[Parameter("select_topk", default=1.0, low=0.0, high=1.0, scope="merge", differentiable=False)],
 )
 def sce(
     base: Tensor,

@@ -7,19 +7,19 @@ from torch import Tensor
 
 from unspoiled.merging._inner_products import arc_weights, gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number, numbers_of
 from unspoiled.merging._operands import Operand, sum_scaled
 
 _STRAIGHT = 0.9995  # a cosine above this in size makes the arc a line, as in mergekit
 _SMALLEST = 1e-8  # norms below this aren't divided by, as in mergekit
 
 
-def _measure(tensor: TensorBlocks, *, t: float) -> list[float]:
+def _measure(tensor: TensorBlocks, *, t: Number) -> list[Number]:
     products = gram(tensor, with_base=True)
     norms = products.diagonal().sqrt()
     base, other = torch.where(norms > _SMALLEST, norms, 1.0)
     cosine = products[0, 1] / (base * other)
-    first, second = arc_weights(cosine, t, straight=cosine.abs() > _STRAIGHT).tolist()
-    return [first, second]
+    return numbers_of(arc_weights(cosine, t, straight=cosine.abs() > _STRAIGHT))
 
 
 @method(
@@ -35,8 +35,8 @@ def slerp(
     base: Tensor,
     tensors: Sequence[Operand],
     *,
-    t: float,  # noqa: ARG001 - it is in the measured weights
-    measured: Sequence[float],
+    t: Number,  # noqa: ARG001 - it is in the measured weights
+    measured: Sequence[Number],
     first: int,  # noqa: ARG001
 ) -> Tensor:
     """Return θ = (sin((1 − t)Ω) θ_base + sin(tΩ) θ) / sin Ω, float32, where Ω is the angle between the two tensors.

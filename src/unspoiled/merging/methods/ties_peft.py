@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled, dense
 from unspoiled.merging._sparsify import Sparse, keep_largest
 
 
@@ -22,7 +23,7 @@ def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: objec
     paper="Yadav et al., TIES-Merging, arXiv 2306.01708, as PEFT computes it",
     parameters=[
         Parameter("weight"),
-        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("density", default=1.0, low=0.0, high=1.0, differentiable=False),  # only cuts
         Parameter("frequency", default=False, scope="merge"),
     ],
 )
@@ -32,7 +33,7 @@ def ties_peft(
     *,
     measured: Sequence[Sparse],
     first: int,
-    weight: Sequence[float],
+    weight: Sequence[Number],
     density: Sequence[float],  # noqa: ARG001 - decided when measured
     frequency: bool,
 ) -> Tensor:
@@ -62,6 +63,6 @@ def ties_peft(
     total, count = torch.zeros_like(plus), torch.zeros_like(plus)
     for value, w in zip(kept, weight, strict=True):
         chosen = value.clamp(min=0.0).mul_(plus).add_(value.clamp(max=0.0).mul_(minus))
-        total.add_(chosen, alpha=w)
-        count.add_(chosen.sign_().abs_())
+        add_scaled(total, chosen, w)
+        count.add_(chosen.sign().abs_())
     return total.div_(count.clamp_(min=1.0)).add_(base)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _EMBEDDINGS = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_positions", "token_embedding")
@@ -27,9 +28,10 @@ def _measure(tensor: TensorBlocks, **_coefficients: object) -> bool:
     measure=_measure,
     paper="Cheng et al., Whoever Started the Interference Should End It, arXiv 2503.08099",
     parameters=[
-        Parameter("weight", default=1.0),
+        # through the descent: its graph would hold the tensor several times for every step
+        Parameter("weight", default=1.0, differentiable=False),
         Parameter("steps", default=300, low=0, scope="merge"),
-        Parameter("lr", default=1e-5, low=0.0, scope="merge"),
+        Parameter("lr", default=1e-5, low=0.0, scope="merge", differentiable=False),
         Parameter("lambda", default=1.0, scope="merge"),
     ],
 )
@@ -42,7 +44,7 @@ def wudi(
     weight: Sequence[float],
     steps: int,
     lr: float,
-    lambda_: float,
+    lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ τ, float32, of the base's shape, where τ minimises Σᵢ ‖(τ − τᵢ) τᵢᵀ‖² / ‖τᵢ‖².
 
