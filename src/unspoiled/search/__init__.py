@@ -1,5 +1,6 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
+from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
 from unspoiled.search._strategy import (
     Evaluation,
@@ -17,6 +18,7 @@ __all__ = [
     "Executor",
     "GradientRequest",
     "Granularity",
+    "LiveEvaluator",
     "Proposal",
     "Range",
     "Rival",
