@@ -35,11 +35,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     `path`; the directory is flushed as well, so that the rename survives a power loss.
     """
     data = content.encode() if isinstance(content, str) else content
+    with replaced_when_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replaced_when_whole(path: Path) -> Iterator[Path]:
+    """Give the path of an empty temporary file in `path`'s directory; what is in it at the end replaces `path`.
+
+    It is flushed to the disk before. After an exception it is removed, and `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some writers (safetensors) make their file readable by the owner alone
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:

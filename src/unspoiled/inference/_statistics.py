@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model
 from unspoiled.errors import ConfigError, DataError
-from unspoiled.files import fsync_directory, read_jsonl
+from unspoiled.files import read_jsonl, replaced_when_whole
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference._protocols import Exchange, Progress, Prompt, silent
@@ -190,7 +188,8 @@ def write_model_statistics(
         for name, by_tensor in found.items()
         for tensor, values in by_tensor.items()
     }
-    _write(out, tensors, {"exchanges": str(len(exchanges))})
+    with replaced_when_whole(out) as temporary:  # the tensors are not copied in memory
+        save_file(tensors, temporary, {"exchanges": str(len(exchanges))})
 
 
 def read_exchanges(data: Path) -> list[Exchange]:
@@ -210,23 +209,6 @@ def read_exchanges(data: Path) -> list[Exchange]:
     if not rows:
         raise DataError(f"{data}: has no rows. Statistics need some prompts with their responses.")
     return [Exchange(Prompt(row["prompt"]), row["response"]) for row in rows]
-
-
-def _write(out: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that appears only when it is whole; its tensors are not copied in memory."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata)
-        temporary.chmod(mode)  # safetensors makes its file readable by the owner alone
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(out.parent)
 
 
 def _loaded(source: ModelSource, device: str) -> Any:

@@ -50,7 +50,8 @@ def merge_stages(
             is said before the first stage, whichever stage names it.
     """
     open_device(device)  # refused before anything is downloaded
-    _require_ready(recipes, directory, destination)
+    if len(recipes) > 1:  # a single merge says it all by itself, before it writes
+        _require_ready(recipes, directory, destination)
     written = recipes_to_yaml(recipes)
     notes: list[str] = []
     made: dict[str, Path] = {}
