@@ -1,7 +1,7 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
 from unspoiled.search._evaluator import LiveEvaluator
-from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
 from unspoiled.search._strategy import (
     Evaluation,
     Evaluator,
@@ -26,4 +26,5 @@ __all__ = [
     "Strategy",
     "block_label",
     "module_kinds",
+    "tensor_kinds",
 ]

@@ -20,7 +20,7 @@ from unspoiled.config import (
 from unspoiled.errors import ConfigError
 from unspoiled.merging import Parameter, get_method
 
-Granularity = Literal["model", "group", "smooth", "layer", "module"]
+Granularity = Literal["model", "group", "smooth", "layer", "module", "tensor"]
 TensorGradients = Mapping[str, Mapping[str, float | Sequence[float]]]
 """By tensor and argument of the method: ∂loss/∂coefficient, one per expert for a parameter of models."""
 
@@ -46,10 +46,10 @@ class SearchSpace:
         ranges: The parameters that move, by name.
         fixed: The method's other parameters, where they shall differ from their defaults.
         granularity: One value per expert (`model`), per expert and group of layers (`group`), per expert and layer
-            (`layer`), per expert, module kind and layer (`module`), or per expert and knot, in between interpolated
-            linearly over depth (`smooth`). Tensors of no layer (embeddings, final norm, head) take the first layer's.
+            (`layer`), per expert, module kind and layer (`module`, `tensor`), or per expert and knot, in between
+            interpolated linearly over depth (`smooth`). Tensors of no layer (embeddings, final norm, head) take the first layer's.
         groups: Number of layer groups for `group`, of knots for `smooth`; from 1 to `layers`.
-        kinds: For `module`: texts by module kind, one of which is part of the name of every tensor of that kind. Kinds
+        kinds: For `module` and `tensor`: texts by module kind (`module_kinds`, `tensor_kinds`), one of which is part of the name of every tensor of that kind. Kinds
             outside of layers (`embeddings`) have one value per expert.
         dtype: The recipes' output dtype, in mergekit's words.
 
@@ -177,8 +177,8 @@ class SearchSpace:
     @property
     def blocks(self) -> list[range]:
         """The runs of layers that share a value, first to last; all layers as one where values are interpolated."""
-        count = {"model": 1, "group": self.groups, "smooth": 1, "layer": self.layers, "module": self.layers}
-        edges = [i * self.layers // count[self.granularity] for i in range(count[self.granularity] + 1)]
+        count = {"model": 1, "group": self.groups, "smooth": 1}.get(self.granularity, self.layers)
+        edges = [i * self.layers // count for i in range(count + 1)]
         return [range(a, b) for a, b in itertools.pairwise(edges)]
 
     @property
@@ -221,7 +221,7 @@ class SearchSpace:
             return [("", (), tuple(range(self.groups)), [f"knot {i}" for i in range(self.groups)])]
         entries = tuple(index for index, block in enumerate(self.blocks) for _ in block)
         ends = [block_label(block) for block in self.blocks]
-        if self.granularity != "module":
+        if self.granularity not in {"module", "tensor"}:
             return [("", (), entries, ends)]
         return [
             (kind, tuple(filters), (0,), [""]) if kind == EMBEDDINGS else (kind, tuple(filters), entries, ends)
@@ -305,6 +305,22 @@ def module_kinds(tensors: Sequence[str]) -> dict[str, tuple[str, ...]]:
         else:
             found["other"].add(f".{module}.")
     return {kind: tuple(sorted(texts)) for kind, texts in found.items() if texts}
+
+
+def tensor_kinds(tensors: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Sort a model's tensors by the module that holds them (`q_proj`, `up_proj` ...), so that each has its own value.
+
+    Args:
+        tensors: The names of the tensors whose coefficients are to move.
+
+    Returns:
+        By module, in their names' order, the text that marks it in a recipe's `filter`; `embeddings` for all outside of
+        layers.
+    """
+    inside = {tensor.split(".")[-2] for tensor in tensors if layer_stack(tensor) is not None}
+    outside = {tensor.rsplit(".", 1)[0] for tensor in tensors if layer_stack(tensor) is None}
+    kinds = {module: (f".{module}.",) for module in sorted(inside)}
+    return kinds | ({EMBEDDINGS: tuple(sorted(outside))} if outside else {})
 
 
 def _is_norm(module: str) -> bool:
