@@ -3,11 +3,11 @@
 import unspoiled.merging.methods  # noqa: F401 - registers them
 from unspoiled.merging._method import (
     Block,
+    BlockSource,
     MergeFunction,
     Method,
     Parameter,
     TensorBlocks,
-    WholeTensor,
     all_methods,
     get_method,
     method,
@@ -35,6 +35,7 @@ __all__ = [
     "SHARD_SIZE",
     "AdaptedTensor",
     "Block",
+    "BlockSource",
     "Delta",
     "DenseDelta",
     "ExtractedTensor",
@@ -51,7 +52,6 @@ __all__ = [
     "StatisticsOf",
     "TensorBlocks",
     "Weights",
-    "WholeTensor",
     "add_scaled",
     "all_methods",
     "dense",

@@ -8,69 +8,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import hardshrink
 
-from unspoiled.merging._operands import Operand, dense, total_weight
-from unspoiled.merging._pieces import merge_in_pieces
-from unspoiled.merging._sparsify import Sparse
+from unspoiled.merging._operands import Operand, dense
 
 _CANCELLED = 1e-6  # a sum this small beside its terms is the rounding of float32
 
 
 def merge_sparse(
     base: Tensor,
-    deltas: Sequence[Operand],
-    sparse: Sequence[Sparse],
-    first: int,
+    kept: Sequence[Operand],
     *,
     weight: Sequence[float],
-    normalize: bool,
+    scale: Sequence[float],
     lambda_: float,
-    method: str,
 ) -> Tensor:
-    """Return base + λ Σ wᵢ τᵢ over the kept entries; with `normalize`, divided by Σ wᵢ of all experts.
+    """Return base + λ Σ wᵢ sᵢ τ̂ᵢ, float32.
 
-    Raises:
-        ConfigError: `normalize` is set and the weights sum to zero.
+    Args:
+        base: The base's rows.
+        kept: The kept entries τ̂ᵢ of each expert's task vector.
+        weight: wᵢ.
+        scale: sᵢ, the factors that restore the task vectors' size.
+        lambda_: λ.
     """
-    scale = lambda_ / total_weight(weight, method) if normalize else lambda_
-
-    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
-        total = base.to(torch.float32, copy=True)
-        for delta, one, w in zip(deltas, sparse, weight, strict=True):
-            if w != 0.0:
-                total.add_(one.kept.of(dense(delta), first), alpha=scale * w * one.scale)
-        return total
-
-    return merge_in_pieces(base, deltas, first, merge)
+    total = base.to(torch.float32, copy=True)
+    for entries, w, s in zip(kept, weight, scale, strict=True):
+        if w != 0.0:
+            total.add_(dense(entries), alpha=lambda_ * w * s)
+    return total
 
 
 def merge_agreeing(
     base: Tensor,
-    deltas: Sequence[Operand],
-    sparse: Sequence[Sparse],
-    first: int,
+    kept: Sequence[Operand],
     *,
     weight: Sequence[float],
+    scale: Sequence[float],
     normalize: bool,
     lambda_: float,
 ) -> Tensor:
     """Return base + λ times the sum of the weighted kept entries whose sign is that of the sum of all of them.
 
     A sum of zero counts as positive, an entry of zero agrees with nothing. With `normalize` each entry is divided by
-    the sum of the weights that agree there (by 1 where those cancel).
+    the sum of the weights that agree there (by 1 where those cancel). The arguments are those of `merge_sparse`.
     """
-    factors = [w * one.scale for w, one in zip(weight, sparse, strict=True)]
-
-    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
-        values = [
-            one.kept.of(dense(delta), first) * factor
-            for delta, one, factor in zip(deltas, sparse, factors, strict=True)
-        ]
-        total, found = agreeing(values, weights=weight if normalize else None)
-        if normalize:
-            total.div_(_or_one(found, weight))
-        return total.mul_(lambda_).add_(base)
-
-    return merge_in_pieces(base, deltas, first, merge)
+    values = [dense(entries) * (w * s) for entries, w, s in zip(kept, weight, scale, strict=True)]
+    total, found = agreeing(values, weights=weight if normalize else None)
+    if normalize:
+        total.div_(_or_one(found, weight))
+    return total.mul_(lambda_).add_(base)
 
 
 def agreeing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -116,3 +116,25 @@ def device_of(operand: Operand) -> torch.device:
             return operand.base.device
         case _:
             return operand.device
+
+
+@overload
+def rows_of(operand: LowRankDelta, start: int, stop: int) -> LowRankDelta: ...
+@overload
+def rows_of(operand: Operand, start: int, stop: int) -> Operand: ...
+def rows_of(operand: Operand, start: int, stop: int) -> Operand:
+    """Return rows [start, stop) of an operand, views of its tensors; a low-rank one stays low-rank."""
+    match operand:
+        case LowRankDelta():
+            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
+        case DenseDelta():
+            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
+        case AdaptedTensor():
+            return AdaptedTensor(operand.base[start:stop], rows_of(operand.delta, start, stop))
+        case _:
+            return operand[start:stop]
+
+
+def all_dense(operands: Sequence[Operand]) -> list[Operand]:
+    """Return operands as float32 tensors: the preparation of methods that need every entry."""
+    return [dense(operand) for operand in operands]
