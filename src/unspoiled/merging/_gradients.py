@@ -66,12 +66,11 @@ def coefficient_gradients(
             done += len(rows)
             if not rows.requires_grad:  # the block has no part in it: nothing of it is kept, say
                 continue
-            # what was measured belongs to the graph of every block
             parts = torch.autograd.grad(
                 rows,
                 every,
                 own.to(rows.device, torch.float32),
-                retain_graph=method.measure is not None,
+                retain_graph=method.decide is not None,  # what it decided belongs to the graph of every block
                 allow_unused=True,
             )
             del rows
