@@ -191,8 +191,8 @@ class Method:
         fixed = self.measured_by | self.prepared_by
         if moving := [one.name for one in self.parameters if one.differentiable and one.argument in fixed]:
             raise ValueError(
-                f"merge method {self.name!r} measures or prepares by {moving}, which no gradient reaches: leave that to "
-                "`decide` or the merge, or declare the parameter with differentiable=False"
+                f"merge method {self.name!r} measures or prepares by {moving}, which no gradient reaches: leave that "
+                "to `decide` or the merge, or declare the parameter with differentiable=False"
             )
 
     @cached_property

@@ -103,7 +103,8 @@ class LiveModel:
             for parameter, tensor in merged.items():
                 if not tensor.copied:
                     hook = _recorder(tensor, wanted, found)
-                    hooks.append(parameter.requires_grad_().register_post_accumulate_grad_hook(hook))
+                    parameter.requires_grad_()
+                    hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
             self._recording = True
             yield found
         finally:
