@@ -13,6 +13,8 @@ from tiny import Bunch
 from unspoiled.config import ModelEntry, Recipe
 from unspoiled.errors import ConfigError
 from unspoiled.merging import LiveModel, MergePlan
+from unspoiled.merging._device import DeviceRows
+from unspoiled.merging._rows import mapped_rows
 
 EMBEDDING = "model.embed_tokens.weight"
 IDS = torch.arange(3, 40).reshape(1, -1)
@@ -207,3 +209,15 @@ def test_gradients_of_methods_that_take_their_models_roles(bunch: Bunch) -> None
     assert first != 0
     assert others == [0.0, 0.0], "of the models with a role the weight is not used"
     assert found.by_tensor[SOME[0]]["gamma"] != 0
+
+
+def test_gradients_of_a_merge_on_a_device_are_the_same(bunch: Bunch) -> None:
+    """Blocks are read ahead in a thread of their own, and the gradient may be elsewhere."""
+    wanted = three("ties", bunch, density=0.5)
+    tensor, ahead = (
+        MergePlan(wanted, opened(wanted), read=read).tensors[SOME[0]]
+        for read in (mapped_rows, DeviceRows(torch.device("cpu")))
+    )
+    gradient = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+    found = tensor.coefficient_gradients(gradient, {"weight", "lambda_"})
+    assert ahead.coefficient_gradients(gradient, {"weight", "lambda_"}) == found

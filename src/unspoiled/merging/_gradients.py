@@ -56,15 +56,15 @@ def coefficient_gradients(
     if 0 in tensor.shape:
         return zero_gradients(coefficients, wanted)
     measured = method.measured(tensor, coefficients)
-    blocks = (method.prepared(block, measured, coefficients) for block in tensor)
-    return gradients_of_prepared(method, tensor.name, measured, blocks, coefficients, gradient, wanted)
+    pieces = (piece for block in tensor for piece in method.prepared(block, measured, coefficients))
+    return gradients_of_prepared(method, tensor.name, measured, pieces, coefficients, gradient, wanted)
 
 
 def gradients_of_prepared(
     method: Method,
     name: str,
     measured: object,
-    blocks: Iterable[Iterable[Block]],
+    pieces: Iterable[Block],
     coefficients: Coefficients,
     gradient: Tensor,
     wanted: Collection[str],
@@ -75,7 +75,7 @@ def gradients_of_prepared(
         method: The merge method.
         name: The tensor's name.
         measured: What the method measured of it.
-        blocks: Its prepared blocks, in order.
+        pieces: Its prepared blocks, or pieces of them, in order.
         coefficients: The method's arguments, floats, for this tensor.
         gradient: dL/dθ as a matrix [rows, width], any floating dtype.
         wanted: The arguments to differentiate by; the method must be differentiable in them.
@@ -89,9 +89,9 @@ def gradients_of_prepared(
     with torch.enable_grad():  # backward passes, and the hooks in them, run without
         decided = method.decided(measured, name, given)
     done = 0
-    for block in blocks:
+    for piece in pieces:
         with torch.enable_grad():
-            rows = method.merged(block, decided, given)
+            rows = method.merged([piece], decided, given)
         own = gradient[done : done + len(rows)]
         done += len(rows)
         if not rows.requires_grad:  # the coefficients have no part in it: nothing of it is kept, say
@@ -100,10 +100,10 @@ def gradients_of_prepared(
             rows,
             every,
             own.to(rows.device, torch.float32),
-            retain_graph=method.decide is not None,  # what it decided belongs to the graph of every block
+            retain_graph=method.decide is not None,  # what it decided belongs to the graph of every piece
             allow_unused=True,
         )
-        del rows  # before the next block's graph is made
+        del rows  # before the next piece's graph is made
         sums = [total if part is None else total + float(part) for total, part in zip(sums, parts, strict=True)]
     found = iter(sums)
     return {
