@@ -91,7 +91,7 @@ def gradients_of_prepared(
     done = 0
     for piece in pieces:
         with torch.enable_grad():
-            rows = method.merged([piece], decided, given)
+            rows = method.merged(piece, decided, given)
         own = gradient[done : done + len(rows)]
         done += len(rows)
         if not rows.requires_grad:  # the coefficients have no part in it: nothing of it is kept, say
