@@ -89,6 +89,11 @@ class KeptWork:
         for piece in pieces:
             yield method.merged(piece, decided, coefficients)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are kept."""
+        return sum(work.nbytes for work in self._work.values())
+
     def forget(self, name: str) -> None:
         """Let go of what is kept of a tensor, if anything."""
         work = self._work.pop(name, None)

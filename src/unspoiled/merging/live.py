@@ -85,6 +85,11 @@ class LiveModel:
 
         self._each(self.models.output.shapes, take)
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory is kept for the next recipes."""
+        return self._kept.nbytes
+
     def _take_tensor(self, tensor: PlannedTensor) -> None:
         source = tensor.base or tensor.inputs[0]
         mark = _stored(source.source, source.name) if tensor.copied else mark_of(tensor)
