@@ -176,7 +176,7 @@ def test_what_is_kept_stays_within_the_budget(method: str, bunch: Bunch) -> None
         live = LiveModel(loaded(bunch.base, torch.float32), models, prepared_memory=memory)
         for recipe in recipes:
             live.take_recipe(recipe)
-            kept[memory] = sum(work.nbytes for work in live._kept._work.values())
+            kept[memory] = live.kept_bytes
             assert kept[memory] <= memory
             assert live._kept._free == memory - kept[memory]
     elements = sum(parameter.numel() for parameter in live.model.parameters())
@@ -256,7 +256,7 @@ def test_a_trial_that_fails_while_it_prepares_takes_no_memory(bunch: Bunch) -> N
     live.take_recipe(good)
     with pytest.raises(ConfigError, match="epsilon"):
         live.take_recipe(bad)
-    assert live._kept._free == 2**30 - sum(work.nbytes for work in live._kept._work.values())
+    assert live._kept._free == 2**30 - live.kept_bytes
     live.take_recipe(good)
     assert_holds(live, good, made_anew(good, models))
 

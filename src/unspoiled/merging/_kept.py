@@ -102,6 +102,11 @@ class KeptWork:
             return measured, prepared if mark is None else self._keeping(tensor, mark, measured, prepared)
         return work.measured, iter(work.pieces)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are kept."""
+        return sum(work.nbytes for work in self._work.values())
+
     def forget(self, name: str) -> None:
         """Let go of what is kept of a tensor, if anything."""
         work = self._work.pop(name, None)

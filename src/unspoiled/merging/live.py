@@ -146,6 +146,11 @@ class LiveModel:
 
         self._each(self.models.output.shapes, take)
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory is kept for the next recipes."""
+        return self._kept.nbytes
+
     def _require_not_recording(self) -> None:
         """Refuse what would leave gradients of one recipe's weights to another's coefficients."""
         if self._recording:
