@@ -1,13 +1,11 @@
-"""What a trial costs on the demo's bunch: merging beside the loss, and the loss beside a bare forward pass.
+"""What the loss of a trial costs on the demo's bunch, beside a bare forward pass; live.py has what merging adds.
 
     python benchmarks/trial.py runs/demo examples/bunch/run.yaml
 
-Prints ratios of times measured in this run, medians over the repeats:
-
-- (merge + loss) / loss, per method and granularity: 1 would be a free merge;
-- the loss's tokens/s over those of a bare forward pass of the same tokens, one sequence at a time without padding,
-  and of a forward pass of padded batches of the same sequences. More than 1 means that the loss is cheaper than the
-  forward pass: tokens that sequences share are computed once, and the head runs on response tokens alone.
+Prints ratios of times measured in this run, medians over the repeats: the loss's tokens/s over those of a bare forward
+pass of the same tokens, one sequence at a time without padding, and of a forward pass of padded batches of the same
+sequences. More than 1 means that the loss is cheaper than the forward pass: tokens that sequences share are computed
+once, and the head runs on response tokens alone.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ from unspoiled.data import Row, read_rows
 from unspoiled.inference import Exchange, Prompt, TransformersBackend
 from unspoiled.objective import split_objective
 from unspoiled.pipeline import open_bunch
-from unspoiled.search import SearchSpace
 
 BATCH = 32
 
@@ -44,19 +41,6 @@ def main() -> None:
     backend = bunch.live.take_recipe(space.recipe(space.constant([0.5] * len(space.experts))))
     loss = _median(lambda: objective.evaluate(backend), arguments.repeats)
     print(f"{torch.get_num_threads()} threads, {len(objective.safety)} + {len(objective.expert)} rows")
-    for method in ("task_arithmetic", "linear"):
-        for granularity in ("model", "layer"):
-            varied = SearchSpace(
-                method=method,
-                base=space.base,
-                experts=space.experts,
-                layers=space.layers,
-                granularity=granularity,
-                dtype=space.dtype,
-            )
-            recipe = varied.recipe(varied.constant([0.5] * len(space.experts)))
-            merge = _median(lambda recipe=recipe: bunch.live.take_recipe(recipe), arguments.repeats)  # type: ignore[misc]
-            print(f"{method:16} {granularity:6} (merge + loss) / loss = {(merge + loss) / loss:.3f}")
     _forward_ratios(backend, [*objective.safety, *objective.expert], loss, arguments.repeats)
 
 

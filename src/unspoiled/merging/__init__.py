@@ -4,11 +4,11 @@ import unspoiled.merging.methods  # noqa: F401 - registers them
 from unspoiled.merging._gradients import CoefficientGradients, Gradients
 from unspoiled.merging._method import (
     Block,
+    BlockSource,
     MergeFunction,
     Method,
     Parameter,
     TensorBlocks,
-    WholeTensor,
     all_methods,
     get_method,
     method,
@@ -36,6 +36,7 @@ __all__ = [
     "SHARD_SIZE",
     "AdaptedTensor",
     "Block",
+    "BlockSource",
     "CoefficientGradients",
     "Delta",
     "DenseDelta",
@@ -54,7 +55,6 @@ __all__ = [
     "StatisticsOf",
     "TensorBlocks",
     "Weights",
-    "WholeTensor",
     "add_scaled",
     "all_methods",
     "dense",

@@ -19,8 +19,8 @@ from unspoiled.merging._gradients import (
     require_differentiable,
     zero_gradients,
 )
-from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
+from unspoiled.merging._method import Block, BlockSource, Method, TensorBlocks, Value
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, all_dense, rows_of
 from unspoiled.merging._rows import RowReader, as_matrix, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
@@ -47,7 +47,7 @@ class Input:
         """Return rows [start, stop) of the model's weight, the adapter's part kept low-rank."""
         base = read(self.source, self.name, start, stop)
         delta = self.delta()
-        return base if delta is None else AdaptedTensor(base, _delta_rows(delta, start, stop, base.device))
+        return base if delta is None else AdaptedTensor(base, _on(rows_of(delta, start, stop), base.device))
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,22 @@ class PlannedTensor:
             for start, stop in self.row_ranges():
                 yield start * width, read(source.source, source.name, start, stop)
             return
-        yield from self.method.merge_blocks(self._ready(_CheckedOnce(self)), self.coefficients)
+        yield from self.method.merge_blocks(self.checked_once(), self.coefficients)
 
-    def _ready(self, blocks: TensorBlocks) -> TensorBlocks:
-        """Return the blocks; one that is measured first as what it holds, so as to read and subtract it once."""
+    def checked_once(self) -> TensorBlocks:
+        """Return the tensor with its inputs checked when they are first read, to be measured or to be merged."""
+        fresh = True
+
+        def read() -> Iterator[Block]:
+            nonlocal fresh
+            check, fresh = fresh, False
+            return self.blocks(check=check)
+
         if self.method.measure is None or len(self.row_ranges()) != 1:
-            return blocks
-        (block,) = blocks
-        dense_block = replace(block, operands=[dense(operand) for operand in block.operands])
-        return WholeTensor(dense_block, self.shape, self.name)
+            return BlockSource(read, self.shape, self.name)
+        (block,) = read()  # read and subtracted once, not twice
+        ready = replace(block, operands=all_dense(block.operands))
+        return BlockSource(lambda: [ready], self.shape, self.name)
 
     def merged(self) -> Tensor:
         """Return the whole merged tensor, of `shape`: float32, or the storage dtype of what isn't floating point."""
@@ -160,7 +167,7 @@ class PlannedTensor:
             return zero_gradients(self.coefficients, wanted)
         rows = as_matrix(gradient)
         with one_thread() if self.method.whole else nullcontext():
-            return coefficient_gradients(self.method, self._ready(self), self.coefficients, rows, wanted)
+            return coefficient_gradients(self.method, self.checked_once(), self.coefficients, rows, wanted)
 
     def _block(self, start: int, stop: int, *, check: bool) -> Block:
         first = start * matrix_shape(self.shape)[1]
@@ -197,34 +204,11 @@ class PlannedTensor:
         assert self.base is not None
         low_rank = given.delta()
         if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
-            rows = _delta_rows(low_rank, start, stop, base.device)
+            rows = _on(rows_of(low_rank, start, stop), base.device)
             if check:
                 _require_finite(given, rows.b, rows.a)
             return rows
         return DenseDelta(_weights(self._rows(given, start, stop, check)), base)
-
-
-@dataclass
-class _CheckedOnce:
-    """A tensor whose inputs are checked when they are first read, whether they are measured first or merged at once."""
-
-    tensor: PlannedTensor
-    fresh: bool = True
-
-    @property
-    def name(self) -> str:
-        """The tensor's name."""
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-        return self.tensor.shape
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks, the first time checked."""
-        check, self.fresh = self.fresh, False
-        return self.tensor.blocks(check=check)
 
 
 def _require_finite(given: Input | MappedInput, *parts: Tensor) -> None:
@@ -248,8 +232,8 @@ def _same_tensor(first: Input | MappedInput, second: Input | MappedInput) -> boo
     return first.source.directory == second.source.directory and first.name == second.name
 
 
-def _delta_rows(delta: LowRankDelta, start: int, stop: int, device: torch.device) -> LowRankDelta:
-    return LowRankDelta(delta.b[start:stop].to(device), delta.a.to(device), delta.scale)
+def _on(delta: LowRankDelta, device: torch.device) -> LowRankDelta:
+    return LowRankDelta(delta.b.to(device), delta.a.to(device), delta.scale)
 
 
 def _weights(rows: Tensor | AdaptedTensor) -> Tensor:

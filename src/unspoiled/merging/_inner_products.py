@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import LowRankDelta
 from unspoiled.merging._numbers import Number, vector
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense, device_of
+from unspoiled.merging._operands import Operand, dense, device_of, rows_of
 
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
@@ -82,19 +81,6 @@ def arc_weights(cosine: Tensor, t: Number, *, straight: Tensor) -> Tensor:
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
 
 
-def _rows(operand: Operand, start: int, stop: int) -> Operand:
-    match operand:
-        case LowRankDelta():
-            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
-        case DenseDelta():
-            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
-        case AdaptedTensor():
-            delta = operand.delta
-            return AdaptedTensor(operand.base[start:stop], LowRankDelta(delta.b[start:stop], delta.a, delta.scale))
-        case _:
-            return operand[start:stop]
-
-
 def _chunk(operand: Operand) -> int:
     """Return how many elements to take at a time: on an accelerator, all of a block's."""
     return _CHUNK if device_of(operand).type == "cpu" else max(1, math.prod(operand.shape))
@@ -106,6 +92,6 @@ def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     size = _chunk(operands[0])
     step = max(1, size // max(1, width))
     for start in range(0, rows, step):
-        slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
+        slices = [dense(rows_of(operand, start, start + step)).double().reshape(-1) for operand in operands]
         for chunk in zip(*(torch.split(flat, size) for flat in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

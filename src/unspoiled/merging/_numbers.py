@@ -22,6 +22,11 @@ def value_of(number: Number) -> float:
     return float(number.detach()) if isinstance(number, Tensor) else float(number)
 
 
+def is_left_out(weight: Number) -> bool:
+    """Tell whether a term of this weight needs no adding; one of zero that a gradient is wanted of does."""
+    return not isinstance(weight, Tensor) and weight == 0.0
+
+
 def vector(numbers: Sequence[Number]) -> Tensor:
     """Return numbers as a float64 tensor [n] on the CPU."""
     if any(isinstance(number, Tensor) for number in numbers):

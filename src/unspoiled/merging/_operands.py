@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
 from unspoiled.errors import ConfigError
-from unspoiled.merging._numbers import Number, value_of
+from unspoiled.merging._numbers import Number, is_left_out, value_of
 
 _CANCELLED = 1e-9  # a sum this small beside its terms is rounding: 0.1 + 0.2 - 0.3 is 6e-17, not 0
 
@@ -95,7 +95,7 @@ def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Seque
     else:
         total = start.to(torch.float32, copy=True)
     for operand, weight in zip(operands, weights, strict=True):
-        if isinstance(weight, Tensor) or weight != 0.0:  # a weight of zero has a gradient
+        if not is_left_out(weight):
             total = add_scaled(total, operand, weight)
     return total
 
@@ -126,3 +126,25 @@ def device_of(operand: Operand) -> torch.device:
             return operand.base.device
         case _:
             return operand.device
+
+
+@overload
+def rows_of(operand: LowRankDelta, start: int, stop: int) -> LowRankDelta: ...
+@overload
+def rows_of(operand: Operand, start: int, stop: int) -> Operand: ...
+def rows_of(operand: Operand, start: int, stop: int) -> Operand:
+    """Return rows [start, stop) of an operand, views of its tensors; a low-rank one stays low-rank."""
+    match operand:
+        case LowRankDelta():
+            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
+        case DenseDelta():
+            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
+        case AdaptedTensor():
+            return AdaptedTensor(operand.base[start:stop], rows_of(operand.delta, start, stop))
+        case _:
+            return operand[start:stop]
+
+
+def all_dense(operands: Sequence[Operand]) -> list[Operand]:
+    """Return operands as float32 tensors: the preparation of methods that need every entry."""
+    return [dense(operand) for operand in operands]

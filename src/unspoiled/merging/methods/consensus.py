@@ -7,13 +7,14 @@ from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
 from unspoiled.merging._numbers import Number
-from unspoiled.merging._operands import Operand, add_scaled, dense
+from unspoiled.merging._operands import Operand, add_scaled, all_dense, dense
 
 
 @method(
     "consensus",
     operands="deltas",
     base="required",
+    prepare=all_dense,
     paper="Wang et al., Localizing Task Information (TALL masks, Consensus merging), arXiv 2405.07813",
     parameters=[
         Parameter("weight", default=1.0),

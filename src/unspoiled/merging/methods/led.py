@@ -16,7 +16,7 @@ from unspoiled.merging._statistics import Statistic, StatisticsOf
 _KINDS = ("importance", "base_importance")
 
 
-def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: object) -> list[list[Cut]]:
+def _measure(tensor: TensorBlocks, *, density: Sequence[float]) -> list[list[Cut]]:
     """Return each expert's cuts of its own scores and of the base's."""
     size = math.prod(tensor.shape)
     counts = [int(share * size) for share in density for _ in _KINDS]
@@ -50,7 +50,6 @@ def led(
     measured: Sequence[Sequence[Cut]],
     first: int,
     statistics: Sequence[StatisticsOf],
-    density: Sequence[float],  # noqa: ARG001 - decided when measured
     weight: Sequence[Number],
 ) -> Tensor:
     """Return θ = θ_base + Σ wᵢ mᵢ ⊙ τᵢ, float32, of the base's shape.
@@ -62,11 +61,11 @@ def led(
     Args:
         base: The base's rows, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
-        measured: Each expert's cuts of its two scores.
+        measured: Each expert's cuts of its two scores, at `density`: the share of weights to locate, in [0, 1]; the
+            paper's rᵢ.
         first: The place of the block's first element in the tensor.
         statistics: Each expert's `importance` and `base_importance`, ≥ 0, of the tensor's shape: SNIP's scores
             |θ ∂L/∂θ| of the expert's and of the base's weights.
-        density: The share of weights to locate, in [0, 1]; the paper's rᵢ.
         weight: wᵢ, any real number.
     """
     block = Block(base, deltas, first, statistics)

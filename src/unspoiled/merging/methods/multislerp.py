@@ -13,15 +13,18 @@ from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 _CANCELLED = 1e-3  # a mean this short beside its terms has weights above 1000, which amplify the sum's rounding
 
 
-def _measure(
-    tensor: TensorBlocks, *, weight: Sequence[Number], normalize_weights: bool, eps: float
+def _measure(tensor: TensorBlocks) -> Tensor:
+    return gram(tensor)
+
+
+def _decide(
+    products: Tensor, *, name: str, weight: Sequence[Number], normalize_weights: bool, eps: float
 ) -> Sequence[Number]:
     if len(weight) == 1:
         return [1.0]
     if normalize_weights:
         total = total_weight(weight, "multislerp")
         weight = [w / total for w in weight]
-    products = gram(tensor)
     weights = vector(weight)
     norms = products.diagonal().sqrt()
     if not (weights * norms).any():
@@ -34,7 +37,7 @@ def _measure(
             return weight
         values = [value_of(w) for w in weight]
         raise ConfigError(
-            f"multislerp: with the weights {values} the models' tensors {tensor.name!r} cancel out, so that "
+            f"multislerp: with the weights {values} the models' tensors {name!r} cancel out, so that "
             "their mean has no direction. Change the weights, or merge them by linear or task_arithmetic."
         )
     mean = mean / size
@@ -56,17 +59,14 @@ def _measure(
         Parameter("eps", default=1e-8, low=1e-12, high=1.0, scope="merge", differentiable=False),  # guards divisions
     ],
     measure=_measure,
+    decide=_decide,
     keeps_common=lambda merge: bool(merge["normalize_weights"]),
 )
 def multislerp(
     base: Tensor | None,
     operands: Sequence[Operand],
     *,
-    weight: Sequence[Number],  # noqa: ARG001 - they are in the measured coefficients
-    normalize_weights: bool,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
     measured: Sequence[Number],
-    first: int,  # noqa: ARG001
 ) -> Tensor:
     """Return x = (Σ wᵢ ‖xᵢ‖) · exp_m(Σ wᵢ (uᵢ − ⟨uᵢ, m⟩ m)), float32: one step from the mean along the sphere.
 
@@ -76,11 +76,8 @@ def multislerp(
     Args:
         base: The base's tensor, or None.
         operands: One task vector or tensor per expert; one alone is returned as it is.
-        weight: wᵢ, any real number.
-        normalize_weights: Divide them by Σ wᵢ.
-        eps: Is added to norms that are divided by, in [1e-12, 1].
-        measured: The coefficients of the operands.
-        first: Not used.
+        measured: The coefficients of the operands, by their angles and `weight`, wᵢ, any real number; these are
+            divided by Σ wᵢ with `normalize_weights`, and `eps`, in [1e-12, 1], is added to norms that are divided by.
 
     Raises:
         ConfigError: The weights sum to zero under `normalize_weights`, or three or more uᵢ cancel out in m. Of two

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
 from unspoiled.merging._numbers import Number
-from unspoiled.merging._operands import Operand, add_scaled_product, dense
+from unspoiled.merging._operands import Operand, add_scaled_product, all_dense, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 
 
@@ -52,7 +52,7 @@ class _Competition:
         return score.sub_(self.low[i]).div_(span) if span > 0 else torch.ones_like(score)
 
 
-def _measure(tensor: TensorBlocks, *, density: float, **_others: object) -> _Competition:
+def _measure(tensor: TensorBlocks, *, density: float) -> _Competition:
     products = _products(tensor)
     size = math.prod(tensor.shape)
     keep = min(max(1, int(density * size)), size)
@@ -92,6 +92,7 @@ def _products(tensor: TensorBlocks) -> _Products:
     operands="deltas",
     base="required",
     measure=_measure,
+    prepare=all_dense,
     paper="Du et al., Parameter Competition Balancing for Model Merging, arXiv 2410.02396",
     parameters=[
         Parameter("weight", default=1.0),
@@ -106,7 +107,6 @@ def pcb(
     measured: _Competition,
     first: int,
     weight: Sequence[Number],
-    density: float,  # noqa: ARG001 - decided when measured
     lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ β̂ᵢ ⊙ wᵢ τᵢ / Σ β̂ᵢ, float32, of the base's shape; the base's where all β̂ᵢ are zero.
@@ -120,10 +120,10 @@ def pcb(
     Args:
         base: The base's rows, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
-        measured: The ranges, denominators and thresholds of the whole tensor.
+        measured: The ranges, denominators and thresholds of the whole tensor; `density`, the share of each expert's
+            entries to keep, in [0, 1], decides on them.
         first: The place of the block's first element in the tensor.
         weight: wᵢ, any real number.
-        density: The share of each expert's entries to keep, in [0, 1].
         lambda_: λ, any real number.
     """
     values = [dense(delta) for delta in deltas]

@@ -13,7 +13,7 @@ _EMBEDDINGS = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_positions
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # Adam's defaults, which the authors' code uses
 
 
-def _measure(tensor: TensorBlocks, **_coefficients: object) -> bool:
+def _measure(tensor: TensorBlocks) -> bool:
     """Return whether the tensor is a linear layer's weight (or several of them, of a mixture of experts)."""
     is_matrix = len(tensor.shape) >= 2 and tensor.shape[-2] > 1
     return is_matrix and not any(name in tensor.name for name in _EMBEDDINGS)
@@ -40,7 +40,6 @@ def wudi(
     deltas: Sequence[Operand],
     *,
     measured: bool,
-    first: int,  # noqa: ARG001 - whole matrices
     weight: Sequence[float],
     steps: int,
     lr: float,
@@ -58,7 +57,6 @@ def wudi(
         base: The base's matrix, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
         measured: Whether the tensor is a linear layer's weight.
-        first: Not used.
         weight: wᵢ, any real number, multiplies the task vector; the paper's are all 1.
         steps: Adam's steps, ≥ 0; the paper's 300.
         lr: Adam's learning rate, ≥ 0, in units of the weights; the paper's 1e-5.
