@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def segment_tree(sequences: Sequence[Tokens]) -> tuple[list[Segment], list[int]]
     Returns:
         The segments, parents before children, and the index of each sequence's last segment.
     """
-    shared = [common_length(one, other) for one, other in zip(sequences, sequences[1:], strict=False)]
+    shared = [common_length(one, other) for one, other in itertools.pairwise(sequences)]
     segments: list[Segment] = []
     ends = [0] * len(sequences)
     waiting: list[tuple[int, int, int, int | None]] = [(0, len(sequences), 0, None)]
