@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from loss_models import MODELS, PACKED, PADDED, ROWS, WINDOW, WINDOWED, made, scored_alone
+
 from unspoiled.inference import _loss as loss_module
-from unspoiled.inference._loss import ResponseLoss, _make_batch
+from unspoiled.inference._batch import make_batch
+from unspoiled.inference._loss import ResponseLoss
 from unspoiled.inference._packed import ATTENTION
 
 
@@ -133,7 +134,7 @@ def test_the_account_of_tokens() -> None:
         loss = ResponseLoss(made(name))
         plan = loss._plan(ROWS)
         assert loss.tokens(ROWS) == sum(
-            _make_batch(ROWS, rows, packed, torch.device("cpu")).ids.numel() for packed, rows in plan
+            make_batch(ROWS, rows, packed, torch.device("cpu")).ids.numel() for packed, rows in plan
         )
     loss = ResponseLoss(made("llama"))
     assert loss.tokens([((5, 6, 7, 8, 9), (1, 2)), ((5, 6, 7, 8, 9), (3, 2, 2)), ((5, 6, 7), (2,))]) == 5 + 1 + 2 + 3

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from loss_models import MODELS, ROWS, VOCABULARY, losses_alone, made, scored_alone
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from loss_models import MODELS, ROWS, VOCABULARY, losses_alone, made, scored_alone
 from unspoiled.inference import _head as head_module
 from unspoiled.inference import _loss as loss_module
 from unspoiled.inference._loss import ResponseLoss
