@@ -18,7 +18,7 @@ def path(segments: list[Segment], end: int | None) -> Tokens:
 def test_a_tree_by_hand() -> None:
     """A system prompt of 4, one prompt with two responses that differ, a prompt of its own, and a stranger."""
     system, prompt = (1, 2, 3, 4), (5, 5, 5, 5)
-    sequences = sorted([system + prompt + (6,), system + prompt + (7, 8), system + (9, 9), (2, 2)])
+    sequences = sorted([system + prompt + (6,), system + prompt + (7, 8), (*system, 9, 9), (2, 2)])
     segments, ends = segment_tree(sequences)
     assert {(s.tokens, s.start) for s in segments} == {
         (system, 0), (prompt, 4), ((6,), 8), ((7, 8), 8), ((9, 9), 4), ((2, 2), 0)
