@@ -71,8 +71,15 @@ PACKED: dict[str, Callable[[], Any]] = {
     ),
     "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**MHA, num_key_value_heads=2, logit_scale=0.3)),
     "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**MHA, num_key_value_heads=2)),
+    "deepseek with values of a size of their own": lambda: hf.DeepseekV3ForCausalLM(
+        hf.DeepseekV3Config(
+            **MHA, num_key_value_heads=4, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+            v_head_dim=6, n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=2,
+            moe_intermediate_size=16, first_k_dense_replace=1,
+        )
+    ),
     "llava": _llava,
-}
+}  # fmt: skip
 """Architectures whose rows are packed."""
 
 WINDOWED: dict[str, Callable[[], Any]] = {
@@ -98,6 +105,15 @@ PADDED: dict[str, Callable[[], Any]] = {
         hf.GPTNeoConfig(
             vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=256,
             attention_types=[[["global", "local"], 1]], window_size=WINDOW,
+        )
+    ),
+    "falcon with attention of its own": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    ),
+    "opt with positions of its own": lambda: hf.OPTForCausalLM(
+        hf.OPTConfig(
+            vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=256, word_embed_proj_dim=16,
         )
     ),
     "mamba": lambda: hf.MambaForCausalLM(

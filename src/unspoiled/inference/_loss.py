@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 
 from unspoiled.inference._batch import Batch, Encoded, make_batch, padded_batches, sequence_of, target_weights
 from unspoiled.inference._head import Head
-from unspoiled.inference._packed import ATTENTION, pack_sequences, register_attention
+from unspoiled.inference._packed import ATTENTION, Pack, pack_sequences, register_attention
 from unspoiled.inference._prefix import new_cache
 from unspoiled.inference._segments import Tokens, batches, tree_size
 
@@ -120,16 +120,22 @@ class ResponseLoss:
         if self._head is None:
             losses = nn.functional.cross_entropy(self._logits(batch).float(), batch.targets, reduction="none")
             return losses.detach(), None if weights is None else losses @ weights
-        options: dict[str, Any] = {"use_cache": False}
-        if batch.pack is not None:  # a mask of four dimensions is left as it is, and `attend` makes its own
-            options |= {"pack": batch.pack, "position_ids": batch.pack.positions}
-            options["attention_mask"] = torch.zeros(1, 1, 1, 1, device=batch.ids.device)
-        hidden = self._body(input_ids=batch.ids, **options).last_hidden_state
-        hidden = hidden.flatten(0, 1).index_select(0, batch.places)
+        states = self._states(batch.ids) if batch.pack is None else self._packed_states(batch.pack)
+        hidden = states.flatten(0, 1).index_select(0, batch.places)
         if weights is None:
             return self._head.losses(hidden, batch.targets), None
         total, losses = self._head.weighted_loss(hidden, batch.targets, weights)
         return losses, total
+
+    def _states(self, ids: Tensor, **options: Any) -> Tensor:
+        """Return the body's last states [rows, tokens, width]."""
+        states: Tensor = self._body(input_ids=ids, use_cache=False, **options).last_hidden_state
+        return states
+
+    def _packed_states(self, pack: Pack) -> Tensor:
+        """Return the body's last states of a pack [1, tokens, width]."""
+        mask = torch.zeros(1, 1, 1, 1, device=pack.ids.device)  # four dimensions: transformers makes none of its own
+        return self._states(pack.ids, position_ids=pack.positions, attention_mask=mask, pack=pack)
 
     def _logits(self, batch: Batch) -> Tensor:
         """Return the logits (targets, vocabulary); a hook lets the head see no other place than theirs."""
@@ -180,15 +186,18 @@ class ResponseLoss:
         alone = [output.last_hidden_state[0] for output in outputs]
         if not all(bool(states.isfinite().all()) for states in alone):
             return  # a broken merge says nothing about its architecture
-        self._settled = True
         logits = model(input_ids=torch.tensor([probes[0]], device=device), use_cache=False).logits[0]
         head = Head(model, type(outputs[0]), logits.shape[1])
         try:
-            self._head = head if _same(head.logits(alone[0]), logits) else None
+            separable = _same(head.logits(alone[0]), logits)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # what an architecture does with states it didn't make itself knows no bounds
-            self._head = None
-        if self._head is not None:
+            separable = False
+        if separable:
             self._pack_limit = self._packable(probes, alone)
+            self._head = head
+        self._settled = True
 
     def _packable(self, probes: Sequence[Tokens], alone: Sequence[Tensor]) -> int:
         """Return how long sequences may be to be packed, and leave the model with our attention if that is not 0."""
@@ -199,12 +208,11 @@ class ResponseLoss:
             return 0
         register_attention()
         try:
+            if not model._can_set_attn_implementation():  # or else transformers warns the user, who didn't ask for it
+                return 0
             model.set_attn_implementation(ATTENTION)
             pack = pack_sequences(probes, model.device)
-            mask = torch.zeros(1, 1, 1, 1, device=model.device)
-            states = self._body(
-                input_ids=pack.ids, position_ids=pack.positions, attention_mask=mask, pack=pack, use_cache=False
-            ).last_hidden_state[0]
+            states = self._packed_states(pack)[0]
             if all(_same(states[list(path)], own) for path, own in zip(pack.paths, alone, strict=True)):
                 return limit
         except torch.OutOfMemoryError:
