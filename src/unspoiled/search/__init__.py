@@ -1,6 +1,8 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
+from unspoiled.search._executor import InProcess
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
     Evaluation,
     Evaluator,
@@ -10,6 +12,8 @@ from unspoiled.search._strategy import (
     Rival,
     Strategy,
 )
+from unspoiled.search._study import Study
+from unspoiled.search._trial import Trial, best_trials
 
 __all__ = [
     "Evaluation",
@@ -17,11 +21,16 @@ __all__ = [
     "Executor",
     "GradientRequest",
     "Granularity",
+    "InProcess",
     "Proposal",
     "Range",
     "Rival",
     "SearchSpace",
     "Strategy",
+    "Study",
+    "Trial",
+    "best_trials",
     "block_label",
     "module_kinds",
+    "sqlite_url",
 ]
