@@ -1,6 +1,7 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
 from unspoiled.search._executor import InProcess
+from unspoiled.search._ray import RayWorkers
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
 from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
@@ -24,6 +25,7 @@ __all__ = [
     "InProcess",
     "Proposal",
     "Range",
+    "RayWorkers",
     "Rival",
     "SearchSpace",
     "Strategy",
