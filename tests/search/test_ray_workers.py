@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_evaluator import TERMS, Bowl, Listed, Slow, Wander, essence, study
+from scripted_evaluator import Bowl, Listed, Slow, Wander, essence, study
 
 from unspoiled.errors import SearchError
 from unspoiled.search import InProcess, RayWorkers, Trial, sqlite_url
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
-GENOMES = [[i / 12, (i * 5 % 12) / 12] for i in range(12)]
+GENOMES = [[i / 9, (i * 4 % 9) / 9] for i in range(9)]
 
 
 class Nodes:
@@ -90,27 +90,22 @@ def in_order(trials: list[Trial]) -> list[Trial]:
     return essence(sorted(trials, key=lambda trial: trial.proposal))
 
 
-def wait_for(what: str, folder: Path) -> Path:
-    for _ in range(600):
-        if found := sorted(folder.glob(what)):
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"no {what} in 30 seconds")
-
-
 def test_a_node_is_lost_in_mid_search_and_nothing_else(
     cluster: Nodes, url: str, marks: Path, alone: list[Trial]
 ) -> None:
     lost = threading.Event()
 
     def lose_one() -> None:
-        wait_for("4.*", marks)
-        cluster.lose(cluster.others[0])
-        lost.set()
+        for _ in range(600):
+            if len(list(marks.iterdir())) >= 3:  # every worker is at work on one
+                cluster.lose(cluster.others[0])
+                lost.set()
+                return
+            time.sleep(0.05)
 
     killer = threading.Thread(target=lose_one)
     killer.start()
-    with RayWorkers(Slow(marks, seconds=0.5), workers=3, address=cluster.address) as workers:
+    with RayWorkers(Slow(marks, seconds=1.0, together=3), workers=3, address=cluster.address) as workers:
         assert workers.slots == 3
         found = study(url).run(Listed.of_genomes(GENOMES), workers)
     killer.join()
@@ -119,7 +114,7 @@ def test_a_node_is_lost_in_mid_search_and_nothing_else(
     attempts = [path.name.split(".")[0] for path in marks.iterdir()]
     assert len(attempts) == len(GENOMES) + 1, "the trial under way on the lost node, and no other, was tried again"
     names = {trial.evaluation.worker for trial in found if trial.evaluation}
-    assert len(names) == 3
+    assert 2 <= len(names) <= 3
     assert study(url).run(Listed.of_genomes(GENOMES), InProcess(_Untouched())) == found
 
 
@@ -130,11 +125,11 @@ class _Untouched:
 
 def test_a_killed_worker_is_replaced_and_its_trial_tried_again(cluster: Nodes, url: str, marks: Path) -> None:
     strategy = Wander(12, ahead=6, seed=1)
-    with RayWorkers(Slow(marks, deadly={5: 2}), workers=2, address=cluster.address) as workers:
+    with RayWorkers(Slow(marks, deadly={5: 1}), workers=2, address=cluster.address) as workers:
         found = study(url).run(strategy, workers)
     assert sorted(trial.proposal for trial in found) == list(range(12))
     assert all(trial.losses for trial in found)
-    assert len(list(marks.glob("5.*"))) == 3
+    assert len(list(marks.glob("5.*"))) == 2
     assert study(url).run(Wander(12, ahead=6, seed=1), InProcess(_Untouched())) == found, "whatever the order was"
 
 
@@ -148,8 +143,8 @@ def test_a_trial_that_kills_every_worker_failed(cluster: Nodes, url: str, marks:
 
 def test_workers_that_all_die_end_the_search(cluster: Nodes, url: str, marks: Path) -> None:
     with (
-        RayWorkers(Slow(marks, deadly=dict.fromkeys(range(9), 99)), workers=1, address=cluster.address) as workers,
-        pytest.raises(SearchError, match=r"the first trial cost 3 workers, the last on .*: use fewer --workers"),
+        RayWorkers(Slow(marks, deadly={0: 9}), workers=1, address=cluster.address, attempts=2) as workers,
+        pytest.raises(SearchError, match=r"the first trial cost 2 workers, the last on .*: use fewer --workers"),
     ):
         study(url).run(Listed.of_genomes(GENOMES), workers)
 
@@ -182,8 +177,8 @@ def die() -> Bowl:
 
 def test_workers_that_die_while_they_load_end_the_search(cluster: Nodes, url: str) -> None:
     with (
-        RayWorkers(die, workers=1, address=cluster.address) as workers,
-        pytest.raises(SearchError, match=r"3 workers were lost one after the other while they loaded the models"),
+        RayWorkers(die, workers=1, address=cluster.address, attempts=2) as workers,
+        pytest.raises(SearchError, match=r"2 workers were lost one after the other while they loaded the models"),
     ):
         study(url).run(Listed.of_genomes(GENOMES), workers)
 
@@ -193,6 +188,19 @@ def test_a_worker_too_many_waits_for_a_machine(cluster: Nodes, url: str, marks: 
         assert workers.slots == 3, "three CPUs"
         found = study(url).run(Listed.of_genomes(GENOMES), workers)
     assert in_order(found) == in_order(alone)
+
+
+def test_without_any_machine_for_a_worker_it_waits_and_then_ends(cluster: Nodes, url: str, marks: Path) -> None:
+    listed = Listed.of_genomes(GENOMES)
+    with (
+        RayWorkers(Slow(marks), workers=3, address=cluster.address) as all_there_is,
+        RayWorkers(Slow(marks), workers=1, address=cluster.address, patience=2) as workers,
+    ):
+        assert all_there_is.slots == 3
+        with pytest.raises(
+            SearchError, match=r"no worker is left, .* 1 CPU cores\) in 2 seconds.*same command continues"
+        ):
+            study(url).run(listed, workers)
 
 
 def test_each_worker_keeps_to_its_threads(cluster: Nodes, url: str, marks: Path) -> None:
@@ -212,5 +220,12 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
         RayWorkers(Bowl, workers=1, address="localhost:1")
 
 
-def test_terms_are_those_of_the_objective() -> None:
-    assert TERMS == ("safety", "expert", "benign")
+@pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning")
+def test_without_an_address_ray_is_started_here_and_ended(url: str, marks: Path, alone: list[Trial]) -> None:
+    import ray
+
+    with RayWorkers(Slow(marks, together=2), workers=2) as workers:
+        assert [node["Resources"]["CPU"] for node in ray.nodes()] == [2.0]
+        found = study(url).run(Listed.of_genomes(GENOMES), workers)
+    assert in_order(found) == in_order(alone)
+    assert not ray.is_initialized()

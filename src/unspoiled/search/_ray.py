@@ -71,10 +71,11 @@ class RayWorkers:
         self._unready = 0  # workers lost one after the other before they were ready
         room = self._room()
         if not room:
+            machines = self._machines()
             self.close()
             raise SearchError(
                 f"no machine of the Ray cluster has room for a worker, which needs {self._wanted()}. The machines "
-                f"have {self._machines()}. Give each worker less, or add a machine."
+                f"have {machines}. Give each worker less, or add a machine."
             )
         self._make = self._ray.put(make)
         for index in range(workers):
@@ -138,8 +139,9 @@ class RayWorkers:
         else:
             options["address"] = address
         try:
+            _require_listener(address)
             self._ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise SearchError(
                 f"there is no Ray cluster at {address!r} ({str(error).strip().splitlines()[0]}). Start it with "
                 "`ray start --head` on one machine and `ray start --address HEAD:6379` on the others; all need the "
@@ -149,7 +151,7 @@ class RayWorkers:
     def _start(self, *, counted: bool) -> None:
         """Ask Ray for a worker; it comes when a machine has room."""
         threads = str(int(self._needs["CPU"]))
-        variables = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
         actor = (
             self._ray.remote(_Actor)
             .options(
@@ -304,6 +306,13 @@ class _Actor:
         """Return what came of a proposal."""
         assert self._evaluator is not None
         return self._evaluator.evaluate(proposal)
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise `OSError` if nothing listens at HOST:PORT; Ray itself would try for minutes, and then end the process."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _amounts(resources: dict[str, float]) -> str:
