@@ -2,6 +2,10 @@
 
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
+from unspoiled.search._executor import InProcess
+from unspoiled.search._ray import RayWorkers
+from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
     Evaluation,
     Evaluator,
@@ -19,6 +23,8 @@ from unspoiled.search.parents import Parents
 from unspoiled.search.pareto import Pareto, coordinates, front, hypervolume
 from unspoiled.search.random import Random
 from unspoiled.search.sweep import Sweep
+from unspoiled.search._study import Study
+from unspoiled.search._trial import Trial, best_trials
 
 __all__ = [
     "Cocktail",
@@ -33,13 +39,18 @@ __all__ = [
     "Grid",
     "Parents",
     "Pareto",
+    "InProcess",
     "Proposal",
     "Random",
     "Range",
+    "RayWorkers",
     "Rival",
     "SearchSpace",
     "Strategy",
     "Sweep",
+    "Study",
+    "Trial",
+    "best_trials",
     "block_label",
     "cocktail_start",
     "cocktail_weights",
@@ -51,4 +62,5 @@ __all__ = [
     "tensor_kinds",
     "population_size",
     "uniform",
+    "sqlite_url",
 ]
