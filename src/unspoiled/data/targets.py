@@ -1,10 +1,11 @@
-"""From questions and answers to the rows of D_safety and D_expert."""
+"""From questions and answers to the rows of D_safety, D_expert and D_benign."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from unspoiled.data._rows import Question, Row, split_of
 from unspoiled.data.curate import PromptIndex
@@ -99,10 +100,63 @@ def expert_rows(
     return rows, yields
 
 
-def _row(kind: str, question: Question, answer: Sample, answered_by: str, selection_share: float) -> Row:
+def benign_rows(
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[Sample]],
+    guard: Guard,
+    *,
+    first: str,
+    seed: int,
+    selection_share: float,
+) -> tuple[list[Row], Yields]:
+    """Choose each harmless question's target: the safety expert's own answer, else one drawn among the others'.
+
+    An answer counts if it is no refusal, not cut off and not degenerate. A question that half of the models or more
+    refuse may not be harmless at all, whatever its writer was asked for, and is dropped: it would teach the merge to
+    answer what it should refuse. One that the safety expert alone refuses is its over-refusal, and stays.
+
+    Args:
+        questions: The harmless questions.
+        answers: By model name, its answers in the questions' order; every model of the bunch answers.
+        guard: The judge.
+        first: The model whose answer is preferred: the merge shall speak like it.
+        seed: Decides the draw, per question.
+        selection_share: Share of the prompts that go to the selection split, from 0 to 1.
+
+    Returns:
+        The rows, and counts: questions `doubtful` or `unanswered` (dropped), rows `kept`, `refused by NAME` and
+        `answers by NAME` per model.
+    """
+    yields: Yields = Counter(doubtful=0, unanswered=0)
+    verdicts = {
+        name: guard.judge([(q.text, sample.text) for q, sample in zip(questions, samples, strict=True)])
+        for name, samples in answers.items()
+    }
+    rows = []
+    for i, question in enumerate(questions):
+        refusing = [name for name in answers if verdicts[name][i].refusal]
+        yields.update(f"refused by {name}" for name in refusing)
+        usable = [
+            name
+            for name in answers
+            if name not in refusing and verdicts[name][i].defect is None and answers[name][i].finished
+        ]
+        if 2 * len(refusing) >= len(answers):
+            yields["doubtful"] += 1
+        elif not usable:
+            yields["unanswered"] += 1
+        else:
+            chosen = first if first in usable else random.Random(f"{seed}:{question.id}").choice(usable)
+            yields[f"answers by {chosen}"] += 1
+            rows.append(_row("benign", question, answers[chosen][i], chosen, selection_share))
+    yields["kept"] = len(rows)
+    return rows, yields
+
+
+def _row(kind: Literal["safety", "expert", "benign"], question: Question, answer: Sample, answered_by: str, selection_share: float) -> Row:
     return Row(
         id=question.id,
-        set="safety" if kind == "safety" else "expert",
+        set=kind,
         group=question.group,
         prompt=question.text,
         response=answer.text,

@@ -29,7 +29,7 @@ from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
 from unspoiled.search import SearchSpace
 
-BASE, QUESTIONER = "base", "questioner"
+BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
 _NO_ARCHITECTURE = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
     | {"bos_token_id", "eos_token_id", "pad_token_id"}
@@ -46,6 +46,7 @@ class Bunch:
         base: The common ancestor.
         experts: The experts by name.
         questioner: The model that writes unsafe questions.
+        benign_questioner: The model that writes harmless questions.
         examples: In-context questions by domain.
         tests: The test sets.
         report: What preflight found, free of problems.
@@ -55,6 +56,7 @@ class Bunch:
     base: ModelSource
     experts: Mapping[str, ModelSource]
     questioner: ModelSource
+    benign_questioner: ModelSource
     examples: Mapping[str, list[str]]
     tests: TestSets
     report: PreflightReport
@@ -94,18 +96,21 @@ class Bunch:
         """Where the merged model's tokenizer and chat template come from: the safety expert."""
         return self.experts[self.config.safety_expert].tokenizer_directory
 
-    def questioner_bunch(self) -> LiveBunch:
-        """Return a bunch that can become the questioner: this one's memory if the architectures agree."""
-        shapes = {name: info.shape for name, info in self.questioner.tensors.items()}
-        same_code = _architecture(self.questioner) == _architecture(self.base)
-        if same_code and shapes == dict(self.models.output.shapes):
+    def bunch_of(self, writer: ModelSource) -> LiveBunch:
+        """Return a bunch that can become a questioner: this one's memory if the architectures agree."""
+        if writer is self.base:
             return self.live
-        return self._load(Models({str(self.questioner.ref): self.questioner}), self.questioner)
+        shapes = {name: info.shape for name, info in writer.tensors.items()}
+        if _architecture(writer) == _architecture(self.base) and shapes == dict(self.models.output.shapes):
+            return self.live
+        return self._load(Models({str(writer.ref): writer}), writer)
 
     def fingerprints(self) -> dict[str, str]:
         """Return a content hash per model and per data file of the run."""
         config = self.config
         models = {BASE: self.base, **self.experts, QUESTIONER: self.questioner}
+        if self.benign_questioner is not self.base:
+            models[BENIGN_QUESTIONER] = self.benign_questioner
         files = {"unsafe": config.evaluate.unsafe, "harmless": config.evaluate.harmless}
         for name, domain in config.domains.items():
             files |= {f"{name} examples": domain.examples, f"{name} test": domain.test}
@@ -155,7 +160,8 @@ def open_bunch(config: RunConfig) -> Bunch:
             + "\n".join(f"  - {problem}" for problem in problems)
         )
     shown = {name: prompts or [] for name, prompts in examples.items()}
-    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], shown, tests, report)
+    benign_questioner = sources.get(BENIGN_QUESTIONER, sources[BASE])
+    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], benign_questioner, shown, tests, report)
 
 
 def _attempt(problems: list[str], make: Callable[[], Made]) -> Made | None:
@@ -180,12 +186,14 @@ def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSourc
     named = {BASE: config.bunch.base}
     named |= {name: expert.model for name, expert in config.bunch.experts.items()}
     named[QUESTIONER] = config.generate.questioner
+    if config.generate.benign_questioner is not None:
+        named[BENIGN_QUESTIONER] = config.generate.benign_questioner
     sources: dict[str, ModelSource] = {}
     for name, text in named.items():
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
             directory = source.tokenizer_directory
-            needs_template = name in {QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            needs_template = name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
             if needs_template and directory not in tokenizers:
                 load_chat_template(directory)
                 tokenizers.add(directory)
