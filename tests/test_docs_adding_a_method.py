@@ -20,14 +20,21 @@ import sys
 from pathlib import Path
 
 from unspoiled.config import read_recipe
-from unspoiled.merging import Models, get_method, merge_to_directory
+import torch
+
+from unspoiled.merging import MergePlan, Models, get_method, merge_to_directory
 
 registered = get_method("median_of_the_docs")
 assert "arXiv" in registered.paper
 for parameter in registered.parameters:
     assert parameter.argument in (inspect.getdoc(registered.merge) or "")
 recipe = read_recipe(sys.argv[1])
-merge_to_directory(recipe, Models.open([recipe], Path.cwd()), Path(sys.argv[2]))
+models = Models.open([recipe], Path.cwd())
+merge_to_directory(recipe, models, Path(sys.argv[2]))
+tensor = MergePlan(recipe, models).tensors["model.norm.weight"]
+found = tensor.coefficient_gradients(torch.ones(tensor.shape), {"weight", "lambda_"})
+assert len(found["weight"]) == 3
+assert found["lambda_"]
 """
 
 

@@ -6,7 +6,7 @@ from cut_blocks import merged_whole, random_models
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
-from unspoiled.merging import WholeTensor, get_method
+from unspoiled.merging import BlockSource, get_method
 from unspoiled.merging._blocks import Block
 from unspoiled.merging._singular import singular, singular_of_sum
 
@@ -191,7 +191,8 @@ def test_wudi_of_orthogonal_rows_is_the_sum() -> None:
 )
 def test_wudi_averages_embeddings(name: str, linear: bool) -> None:
     base, tensors = random_models(2, 5, 4)
-    tensor = WholeTensor(Block(base, [one - base for one in tensors]), (5, 4), name)
+    block = Block(base, [one - base for one in tensors])
+    tensor = BlockSource(lambda: [block], (5, 4), name)
     coefficients = {"weight": [1.0, 1.0], "steps": 0, "lr": 0.0, "lambda_": 1.0}
     ((_, merged),) = get_method("wudi").merge_blocks(tensor, coefficients)
     total = sum(one - base for one in tensors)

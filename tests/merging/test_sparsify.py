@@ -8,14 +8,14 @@ from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._operands import dense
-from unspoiled.merging._pieces import InPieces
+from unspoiled.merging._pieces import all_pieces
 from unspoiled.merging._sparsify import Sparse, drop_outliers, keep_by_rank, keep_largest, keep_random
 
 
 def applied(tensor: CutTensor, sparse: list[Sparse]) -> list[Tensor]:
     """Return each expert's sparsified task vector, scaled."""
     return [
-        torch.cat([one.kept.of(dense(block.operands[i]), block.first) * one.scale for block in InPieces(tensor)])
+        torch.cat([one.kept.of(dense(block.operands[i]), block.first) * one.scale for block in all_pieces(tensor)])
         for i, one in enumerate(sparse)
     ]
 

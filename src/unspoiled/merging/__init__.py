@@ -1,13 +1,14 @@
 """The mathematics of merging and its two engines: `stream` (disk to disk) and `live` (in memory)."""
 
 import unspoiled.merging.methods  # noqa: F401 - registers them
+from unspoiled.merging._gradients import CoefficientGradients, Gradients
 from unspoiled.merging._method import (
     Block,
+    BlockSource,
     MergeFunction,
     Method,
     Parameter,
     TensorBlocks,
-    WholeTensor,
     all_methods,
     get_method,
     method,
@@ -35,10 +36,13 @@ __all__ = [
     "SHARD_SIZE",
     "AdaptedTensor",
     "Block",
+    "BlockSource",
+    "CoefficientGradients",
     "Delta",
     "DenseDelta",
     "ExtractedTensor",
     "Extraction",
+    "Gradients",
     "LiveModel",
     "MergeFunction",
     "MergePlan",
@@ -51,7 +55,6 @@ __all__ = [
     "StatisticsOf",
     "TensorBlocks",
     "Weights",
-    "WholeTensor",
     "add_scaled",
     "all_methods",
     "dense",

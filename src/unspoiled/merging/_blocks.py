@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +13,15 @@ from torch import Tensor
 from unspoiled.checkpoints import LowRankDelta, ModelSource, require_finite
 from unspoiled.merging._device import BLOCK, DeviceRows
 from unspoiled.merging._embeddings import MappedInput
-from unspoiled.merging._method import Block, Method, TensorBlocks, Value, WholeTensor
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense
-from unspoiled.merging._rows import RowReader, mapped_rows, matrix_shape
+from unspoiled.merging._gradients import (
+    Gradients,
+    coefficient_gradients,
+    require_differentiable,
+    zero_gradients,
+)
+from unspoiled.merging._method import Block, BlockSource, Method, TensorBlocks, Value
+from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, all_dense, rows_of
+from unspoiled.merging._rows import RowReader, as_matrix, mapped_rows, matrix_shape
 from unspoiled.merging._statistics import StatisticsFile, StatisticsOf
 
 _BLOCK = 2**19  # elements: float32 copies of a few experts' blocks stay in a core's share of the cache
@@ -41,7 +47,7 @@ class Input:
         """Return rows [start, stop) of the model's weight, the adapter's part kept low-rank."""
         base = read(self.source, self.name, start, stop)
         delta = self.delta()
-        return base if delta is None else AdaptedTensor(base, _delta_rows(delta, start, stop, base.device))
+        return base if delta is None else AdaptedTensor(base, _on(rows_of(delta, start, stop), base.device))
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,22 @@ class PlannedTensor:
             for start, stop in self.row_ranges():
                 yield start * width, read(source.source, source.name, start, stop)
             return
-        blocks: TensorBlocks = _CheckedOnce(self)
-        if self.method.measure is not None and len(self.row_ranges()) == 1:  # read and subtracted once, not twice
-            (block,) = blocks
-            ready = replace(block, operands=[dense(operand) for operand in block.operands])
-            blocks = WholeTensor(ready, self.shape, self.name)
-        yield from self.method.merge_blocks(blocks, self.coefficients)
+        yield from self.method.merge_blocks(self.checked_once(), self.coefficients)
+
+    def checked_once(self) -> TensorBlocks:
+        """Return the tensor with its inputs checked when they are first read, to be measured or to be merged."""
+        fresh = True
+
+        def read() -> Iterator[Block]:
+            nonlocal fresh
+            check, fresh = fresh, False
+            return self.blocks(check=check)
+
+        if self.method.measure is None or len(self.row_ranges()) != 1:
+            return BlockSource(read, self.shape, self.name)
+        (block,) = read()  # read and subtracted once, not twice
+        ready = replace(block, operands=all_dense(block.operands))
+        return BlockSource(lambda: [ready], self.shape, self.name)
 
     def merged(self) -> Tensor:
         """Return the whole merged tensor, of `shape`: float32, or the storage dtype of what isn't floating point."""
@@ -128,6 +144,30 @@ class PlannedTensor:
             blocks = [rows for _, rows in self.merged_blocks()] or [torch.empty(0)]
         whole = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).reshape(self.shape)
         return whole.float() if whole.is_floating_point() else whole
+
+    def coefficient_gradients(self, gradient: Tensor, wanted: Collection[str]) -> Gradients:
+        """Return dL/dc of the wanted coefficients c, given dL/dθ of this tensor.
+
+        The merge is made once more, a block at a time, so that only one block's graph is alive. The products are
+        float32, the sums over blocks float64.
+
+        Args:
+            gradient: dL/dθ, of `shape`, any floating dtype and device; not changed.
+            wanted: Names of arguments of the method, as in `coefficients`.
+
+        Returns:
+            By argument, a value per expert where `coefficients` has a list, else one. All are zero if the tensor is
+            copied.
+
+        Raises:
+            ConfigError: One is unknown, or not differentiable.
+        """
+        require_differentiable(self.method, wanted)
+        if self.copied:
+            return zero_gradients(self.coefficients, wanted)
+        rows = as_matrix(gradient)
+        with one_thread() if self.method.whole else nullcontext():
+            return coefficient_gradients(self.method, self.checked_once(), self.coefficients, rows, wanted)
 
     def _block(self, start: int, stop: int, *, check: bool) -> Block:
         first = start * matrix_shape(self.shape)[1]
@@ -164,34 +204,11 @@ class PlannedTensor:
         assert self.base is not None
         low_rank = given.delta()
         if low_rank is not None and self.base.delta() is None and _same_tensor(given, self.base):
-            rows = _delta_rows(low_rank, start, stop, base.device)
+            rows = _on(rows_of(low_rank, start, stop), base.device)
             if check:
                 _require_finite(given, rows.b, rows.a)
             return rows
         return DenseDelta(_weights(self._rows(given, start, stop, check)), base)
-
-
-@dataclass
-class _CheckedOnce:
-    """A tensor whose inputs are checked when they are first read, whether they are measured first or merged at once."""
-
-    tensor: PlannedTensor
-    fresh: bool = True
-
-    @property
-    def name(self) -> str:
-        """The tensor's name."""
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-        return self.tensor.shape
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks, the first time checked."""
-        check, self.fresh = self.fresh, False
-        return self.tensor.blocks(check=check)
 
 
 def _require_finite(given: Input | MappedInput, *parts: Tensor) -> None:
@@ -215,8 +232,8 @@ def _same_tensor(first: Input | MappedInput, second: Input | MappedInput) -> boo
     return first.source.directory == second.source.directory and first.name == second.name
 
 
-def _delta_rows(delta: LowRankDelta, start: int, stop: int, device: torch.device) -> LowRankDelta:
-    return LowRankDelta(delta.b[start:stop].to(device), delta.a.to(device), delta.scale)
+def _on(delta: LowRankDelta, device: torch.device) -> LowRankDelta:
+    return LowRankDelta(delta.b.to(device), delta.a.to(device), delta.scale)
 
 
 def _weights(rows: Tensor | AdaptedTensor) -> Tensor:

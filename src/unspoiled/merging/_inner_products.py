@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unspoiled.checkpoints import LowRankDelta
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand, dense, device_of
+from unspoiled.merging._numbers import Number, vector
+from unspoiled.merging._operands import Operand, dense, device_of, rows_of
 
 if TYPE_CHECKING:
     from unspoiled.merging._method import TensorBlocks
@@ -65,7 +65,7 @@ def row_gram(operands: list[Tensor]) -> Tensor:
     return products
 
 
-def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
+def arc_weights(cosine: Tensor, t: Number, *, straight: Tensor) -> Tensor:
     """Return the weights (a, b) with which a·x + b·y lies at fraction t of the arc from x to y.
 
     Args:
@@ -77,21 +77,8 @@ def arc_weights(cosine: Tensor, t: float, *, straight: Tensor) -> Tensor:
         sin((1 − t)Ω) / sin Ω and sin(tΩ) / sin Ω, float64 of shape [..., 2].
     """
     omega = torch.acos(torch.where(straight, 0.0, cosine).clamp(-1.0, 1.0))
-    line, arc = torch.tensor([1.0 - t, t], dtype=omega.dtype).to(omega.device), omega.unsqueeze(-1)
+    line, arc = vector([1.0 - t, t]).to(omega.device), omega.unsqueeze(-1)
     return torch.where(straight.unsqueeze(-1), line, torch.sin(arc * line) / torch.sin(arc))
-
-
-def _rows(operand: Operand, start: int, stop: int) -> Operand:
-    match operand:
-        case LowRankDelta():
-            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
-        case DenseDelta():
-            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
-        case AdaptedTensor():
-            delta = operand.delta
-            return AdaptedTensor(operand.base[start:stop], LowRankDelta(delta.b[start:stop], delta.a, delta.scale))
-        case _:
-            return operand[start:stop]
 
 
 def _chunk(operand: Operand) -> int:
@@ -105,6 +92,6 @@ def _dots(operands: Sequence[Operand]) -> Iterator[list[Tensor]]:
     size = _chunk(operands[0])
     step = max(1, size // max(1, width))
     for start in range(0, rows, step):
-        slices = [dense(_rows(operand, start, start + step)).double().reshape(-1) for operand in operands]
-        for chunk in zip(*(torch.split(vector, size) for vector in slices), strict=True):
+        slices = [dense(rows_of(operand, start, start + step)).double().reshape(-1) for operand in operands]
+        for chunk in zip(*(torch.split(flat, size) for flat in slices), strict=True):
             yield [torch.dot(one, other) for i, one in enumerate(chunk) for other in chunk[i:]]

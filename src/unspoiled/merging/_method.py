@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import keyword
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._operands import Operand
+from unspoiled.merging._pieces import pieces
 from unspoiled.merging._statistics import Statistic, StatisticsOf
 
 Value: TypeAlias = float | bool
@@ -31,6 +34,8 @@ class Parameter:
         high: Largest allowed value (inclusive).
         scope: `model` for one value per expert, `merge` for one value for all of them; either may differ
             between tensors, by gradients and filters.
+        differentiable: Whether the merge has a derivative with respect to it that says something: not where it only
+            decides (a cut, a draw, the end of a loop). Switches and whole numbers never have one.
     """
 
     name: str
@@ -38,6 +43,11 @@ class Parameter:
     low: float = float("-inf")
     high: float = float("inf")
     scope: Literal["model", "merge"] = "model"
+    differentiable: bool = True
+
+    def __post_init__(self) -> None:
+        """Take the derivative from what isn't a number."""
+        object.__setattr__(self, "differentiable", self.differentiable and self.kind == "number")
 
     @property
     def kind(self) -> Literal["switch", "whole number", "number"]:
@@ -87,34 +97,45 @@ class TensorBlocks(Protocol):
 
 
 @dataclass(frozen=True)
-class WholeTensor:
-    """A tensor of a merge that is in memory: one block."""
+class BlockSource:
+    """`TensorBlocks` from a function that is called for each pass over the tensor."""
 
-    block: Block
+    read: Callable[[], Iterable[Block]]
     shape: tuple[int, ...]
     name: str = ""
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield the one block."""
-        yield self.block
+        """Yield what `read` gives, called anew."""
+        return iter(self.read())
 
 
 class MergeFunction(Protocol):
     """The mathematics of a method, for one block of rows of one tensor.
 
     It is called with the base's rows (None where the merge has no base), the experts' operands (task vectors or
-    tensors, as the method is registered), and the coefficients by argument name: a sequence with a value per expert
-    for `model` parameters, one value for `merge` parameters; a method that measures also gets `measured`, what its
-    `measure` returned for the whole tensor, and `first`, the block's place in it (`Block.first`); one that takes
-    statistics gets `statistics` (`Block.statistics`). It returns a new float32 tensor and changes nothing it was given.
+    tensors, as the method is registered; what `prepare` made of them, where there is one), and those of the following
+    that it names: the coefficients by argument name, a sequence with a value per expert for `model` parameters, one
+    value for `merge` parameters; `measured`, what the method's `measure` (and `decide`) returned for the whole tensor;
+    `first`, the block's place in it (`Block.first`); `statistics` (`Block.statistics`). It returns a new float32 tensor
+    and changes nothing it was given.
     """
 
     def __call__(self, base: Tensor | None, operands: Sequence[Operand], /, **coefficients: object) -> Tensor: ...
 
 
 MeasureFunction: TypeAlias = Callable[..., object]
-"""Called with `TensorBlocks` and the coefficients, before the first block is merged: what a block needs to know of
-the whole tensor (norms, thresholds, the random draws)."""
+"""Called with `TensorBlocks` and the coefficients that it names, before the first block is merged: what a block needs
+to know of the whole tensor (norms, thresholds, the random draws). What it returns is kept for as long as the models and
+these coefficients stay, and moves to the next merge: it changes nothing that it was given before."""
+
+DecideFunction: TypeAlias = Callable[..., object]
+"""Called with what was measured, and those of the coefficients and the tensor's `name` that it names: little work, for
+which no tensor is read (the weights that inner products lead to). Blocks then get what it returns as `measured`."""
+
+PrepareFunction: TypeAlias = Callable[..., Sequence[Operand]]
+"""Called with a block's operands, and those of `measured` (by `measure`, not by `decide`), `first` and the coefficients
+that it names: what to merge in their place (dense task vectors, their kept entries), which is kept as what was measured
+is."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +146,9 @@ class Method:
         name: The name in a recipe.
         merge: The function on blocks of a tensor.
         measure: What it needs to know of the whole tensor first, or None.
+        decide: What the coefficients make of what was measured, or None.
+        prepare: What of the work on a block's operands doesn't depend on most of the coefficients, or None.
+        in_pieces: Blocks are prepared and merged in pieces that stay in a core's cache: for formulas of many steps.
         parameters: Every coefficient that the method reads.
         operands: `deltas` if it merges task vectors (of the tensors themselves where there is no base), `tensors`
             if it merges the weights.
@@ -145,6 +169,9 @@ class Method:
     operands: Literal["deltas", "tensors"]
     paper: str
     measure: MeasureFunction | None = None
+    decide: DecideFunction | None = None
+    prepare: PrepareFunction | None = None
+    in_pieces: bool = False
     base: Literal["required", "optional", "unused"] = "unused"
     experts: tuple[int, int | None] = (1, None)
     whole: bool = False
@@ -153,16 +180,71 @@ class Method:
     keeps_common: Callable[[dict[str, Value]], bool] = lambda _: True
     statistics: tuple[Statistic, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse functions that name what there isn't, or that hide what they read behind `**`."""
+        for stage in (self.measure, self.decide, self.prepare, self.merge):
+            if stage is None:
+                continue
+            known = {parameter.argument for parameter in self.parameters} | _CONTEXT
+            if strangers := sorted(_named(stage) - known):
+                raise ValueError(f"a function of merge method {self.name!r} takes {strangers}, which it is never given")
+        fixed = self.measured_by | self.prepared_by
+        if moving := [one.name for one in self.parameters if one.differentiable and one.argument in fixed]:
+            raise ValueError(
+                f"merge method {self.name!r} measures or prepares by {moving}, which no gradient reaches: leave that to "
+                "`decide` or the merge, or declare the parameter with differentiable=False"
+            )
+
+    @cached_property
+    def measured_by(self) -> frozenset[str]:
+        """The coefficients, by argument name, on which what is measured depends."""
+        return frozenset() if self.measure is None else _named(self.measure)
+
+    @cached_property
+    def prepared_by(self) -> frozenset[str]:
+        """The coefficients on which the prepared operands depend, what they need to be measured included."""
+        if self.prepare is None:
+            return frozenset()
+        own = _named(self.prepare)
+        return (own | self.measured_by if "measured" in own else own) - _CONTEXT
+
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
         if 0 in tensor.shape:  # nothing to measure; it may have no block at all
             yield from ((block.first, torch.empty(tuple(block.operands[0].shape))) for block in tensor)
             return
-        measured = {} if self.measure is None else {"measured": self.measure(tensor, **coefficients)}
+        measured = self.measured(tensor, coefficients)
+        decided = self.decided(measured, tensor.name, coefficients)
         for block in tensor:
-            place = {} if self.measure is None else {"first": block.first}
-            data = {"statistics": block.statistics} if self.statistics else {}
-            yield block.first, self.merge(block.base, block.operands, **coefficients, **measured, **place, **data)
+            yield block.first, self.merged(self.prepared(block, measured, coefficients), decided, coefficients)
+
+    def measured(self, tensor: TensorBlocks, coefficients: Coefficients) -> object:
+        """Return what `measure` finds of a tensor, which depends on the coefficients `measured_by` alone."""
+        return None if self.measure is None else self.measure(tensor, **_chosen(self.measure, coefficients))
+
+    def decided(self, measured: object, name: str, coefficients: Coefficients) -> object:
+        """Return what the coefficients make of what was measured of the tensor of that name."""
+        if self.decide is None:
+            return measured
+        return self.decide(measured, **_chosen(self.decide, {**coefficients, "name": name}))
+
+    def prepared(self, block: Block, measured: object, coefficients: Coefficients) -> Iterator[Block]:
+        """Yield a block, or its pieces, prepared: they depend on the coefficients `prepared_by` alone."""
+        for piece in pieces(block) if self.in_pieces else (block,):
+            if self.prepare is None:
+                yield piece
+                continue
+            context = {**coefficients, "measured": measured, "first": piece.first}
+            yield replace(piece, operands=self.prepare(piece.operands, **_chosen(self.prepare, context)))
+
+    def merged(self, prepared: Iterable[Block], decided: object, coefficients: Coefficients) -> Tensor:
+        """Return the merged rows of one block, float32, from its prepared pieces."""
+        found = [self._merged(piece, decided, coefficients) for piece in prepared]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _merged(self, piece: Block, decided: object, coefficients: Coefficients) -> Tensor:
+        context = {**coefficients, "measured": decided, "first": piece.first, "statistics": piece.statistics}
+        return self.merge(piece.base, piece.operands, **_chosen(self.merge, context))
 
     def __call__(
         self,
@@ -186,9 +268,33 @@ class Method:
         Returns:
             The merged tensor, float32.
         """
-        whole = WholeTensor(Block(base, operands, 0, statistics), tuple(operands[0].shape), name)
+        block = Block(base, operands, 0, statistics)
+        whole = BlockSource(lambda: [block], tuple(operands[0].shape), name)
         (merged,) = [rows for _, rows in self.merge_blocks(whole, coefficients)]
         return merged
+
+
+_CONTEXT = frozenset({"measured", "first", "statistics", "name"})
+"""What functions of a method may name beside the coefficients."""
+
+
+@cache
+def _named(function: Any) -> frozenset[str]:
+    """Return the keyword-only arguments of a function.
+
+    Raises:
+        ValueError: It takes `**` too, so that it doesn't say what it depends on.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        raise ValueError(f"{function!r} is a merge method's and takes `**`: name the arguments that it reads")
+    return frozenset(parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def _chosen(function: object, given: Mapping[str, object]) -> dict[str, object]:
+    """Return those of the given arguments that the function names."""
+    named = _named(function)
+    return {name: value for name, value in given.items() if name in named}
 
 
 _METHODS: dict[str, Method] = {}
@@ -202,6 +308,9 @@ def method(
     operands: Literal["deltas", "tensors"],
     paper: str,
     measure: MeasureFunction | None = None,
+    decide: DecideFunction | None = None,
+    prepare: PrepareFunction | None = None,
+    in_pieces: bool = False,
     base: Literal["required", "optional", "unused"] = "unused",
     experts: tuple[int, int | None] = (1, None),
     whole: bool = False,
@@ -221,14 +330,17 @@ def method(
             tuple(parameters),
             operands,
             paper,
-            measure,
-            base,
-            experts,
-            whole,
-            squares,
-            tuple(ignored),
-            keeps_common,
-            tuple(statistics),
+            measure=measure,
+            decide=decide,
+            prepare=prepare,
+            in_pieces=in_pieces,
+            base=base,
+            experts=experts,
+            whole=whole,
+            squares=squares,
+            ignored=tuple(ignored),
+            keeps_common=keeps_common,
+            statistics=tuple(statistics),
         )
         return function
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from unspoiled.checkpoints import LowRankDelta
 from unspoiled.errors import ConfigError
+from unspoiled.merging._numbers import Number, is_left_out, value_of
 
 _CANCELLED = 1e-9  # a sum this small beside its terms is rounding: 0.1 + 0.2 - 0.3 is 6e-17, not 0
 
@@ -63,46 +64,55 @@ def dense(operand: Operand) -> Tensor:
     return operand.float() if isinstance(operand, Tensor) else operand.dense()
 
 
-def add_scaled(total: Tensor, operand: Operand, weight: float) -> Tensor:
-    """Return `total + weight · operand`; `total` is float32 and may be overwritten.
+def add_scaled(total: Tensor, operand: Operand, weight: Number) -> Tensor:
+    """Add `weight · operand` to `total`, which is float32, and return it.
 
-    A low-rank operand is added by one product of its factors, without a dense copy of it.
+    A low-rank operand is added by one product of its factors, without a dense copy of it; the weight's gradient then
+    goes through them as well.
     """
     match operand:
         case LowRankDelta():
-            return torch.addmm(total, operand.b.float() * (operand.scale * weight), operand.a.float(), out=total)
-        case DenseDelta():
-            return total.add_(operand.dense(), alpha=weight)
+            return total.addmm_(operand.b.float() * (operand.scale * weight), operand.a.float())
         case AdaptedTensor():
-            return add_scaled(total.add_(operand.base.float(), alpha=weight), operand.delta, weight)
+            return add_scaled(add_scaled(total, operand.base, weight), operand.delta, weight)
+        case _ if isinstance(weight, Tensor):
+            return total.add_(dense(operand) * weight)
         case _:
-            return total.add_(operand.float(), alpha=weight)
+            return total.add_(dense(operand), alpha=weight)
 
 
-def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[float]) -> Tensor:
+def add_scaled_product(total: Tensor, one: Tensor, other: Tensor, weight: Number) -> Tensor:
+    """Add `weight · one · other`, entry by entry, to `total`, and return it; all are float32 and of one shape."""
+    if isinstance(weight, Tensor):
+        return total.add_((one * other) * weight)
+    return total.addcmul_(one, other, value=weight)
+
+
+def sum_scaled(start: Tensor | None, operands: Sequence[Operand], weights: Sequence[Number]) -> Tensor:
     """Return `start + Σ weightᵢ · operandᵢ` in float32 as a new tensor; None starts from zero."""
     if start is None:
         total = torch.zeros(tuple(operands[0].shape), dtype=torch.float32, device=device_of(operands[0]))
     else:
         total = start.to(torch.float32, copy=True)
     for operand, weight in zip(operands, weights, strict=True):
-        if weight != 0.0:
+        if not is_left_out(weight):
             total = add_scaled(total, operand, weight)
     return total
 
 
-def total_weight(weights: Sequence[float], method: str) -> float:
+def total_weight(weights: Sequence[Number], method: str) -> Number:
     """Return Σ weightᵢ, by which `normalize` divides.
 
     Raises:
         ConfigError: The weights sum to zero, up to rounding.
     """
-    total = math.fsum(weights)
-    if abs(total) <= _CANCELLED * math.fsum(map(abs, weights)):
+    values = [value_of(weight) for weight in weights]
+    total = math.fsum(values)
+    if abs(total) <= _CANCELLED * math.fsum(map(abs, values)):
         raise ConfigError(
-            f"{method} with normalize: the weights {list(weights)} sum to 0. Change them, or set normalize: false."
+            f"{method} with normalize: the weights {values} sum to 0. Change them, or set normalize: false."
         )
-    return total
+    return sum(weights) if any(isinstance(weight, Tensor) for weight in weights) else total
 
 
 def device_of(operand: Operand) -> torch.device:
@@ -116,3 +126,25 @@ def device_of(operand: Operand) -> torch.device:
             return operand.base.device
         case _:
             return operand.device
+
+
+@overload
+def rows_of(operand: LowRankDelta, start: int, stop: int) -> LowRankDelta: ...
+@overload
+def rows_of(operand: Operand, start: int, stop: int) -> Operand: ...
+def rows_of(operand: Operand, start: int, stop: int) -> Operand:
+    """Return rows [start, stop) of an operand, views of its tensors; a low-rank one stays low-rank."""
+    match operand:
+        case LowRankDelta():
+            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
+        case DenseDelta():
+            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
+        case AdaptedTensor():
+            return AdaptedTensor(operand.base[start:stop], rows_of(operand.delta, start, stop))
+        case _:
+            return operand[start:stop]
+
+
+def all_dense(operands: Sequence[Operand]) -> list[Operand]:
+    """Return operands as float32 tensors: the preparation of methods that need every entry."""
+    return [dense(operand) for operand in operands]

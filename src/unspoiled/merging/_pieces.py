@@ -6,63 +6,16 @@ neither fetched from afar nor given back to the system and cleared again at each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from unspoiled.merging._operands import device_of, rows_of
 
-from unspoiled.checkpoints import LowRankDelta
-from unspoiled.merging._method import Block, TensorBlocks
-from unspoiled.merging._operands import AdaptedTensor, DenseDelta, Operand
+if TYPE_CHECKING:
+    from unspoiled.merging._method import Block
 
 _PIECE = 2**18  # elements: a megabyte in float32
-
-
-@dataclass(frozen=True)
-class InPieces:
-    """A tensor whose blocks come in pieces: `TensorBlocks` again."""
-
-    tensor: TensorBlocks
-
-    @property
-    def name(self) -> str:
-        """The tensor's name."""
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-        return self.tensor.shape
-
-    def __iter__(self) -> Iterator[Block]:
-        """Yield the pieces of each block."""
-        for block in self.tensor:
-            yield from pieces(block)
-
-
-def merge_in_pieces(
-    base: Tensor, operands: Sequence[Operand], first: int, merge: Callable[[Tensor, Sequence[Operand], int], Tensor]
-) -> Tensor:
-    """Return a merged block, float32 [rows, width], made piece by piece.
-
-    Args:
-        base: The base's rows.
-        operands: The experts' operands of the same rows.
-        first: The place of the block's first element in the tensor.
-        merge: Merges a piece, given its base, its operands and its place.
-    """
-    parts = list(pieces(Block(base, operands, first)))
-    if len(parts) == 1:
-        return merge(base, operands, first)
-    merged = torch.empty(base.shape, dtype=torch.float32, device=base.device)
-    done = 0
-    for piece in parts:
-        assert piece.base is not None
-        rows = len(piece.base)
-        merged[done : done + rows] = merge(piece.base, piece.operands, piece.first)
-        done += rows
-    return merged
 
 
 def pieces(block: Block) -> Iterator[Block]:
@@ -70,22 +23,17 @@ def pieces(block: Block) -> Iterator[Block]:
     base, operands = block.base, block.operands
     rows, width = operands[0].shape
     step = max(1, _PIECE // max(1, width))
-    if rows <= step or (base is not None and not base.is_cpu):
+    if rows <= step or device_of(operands[0]).type != "cpu":
         yield block
         return
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         part = None if base is None else base[start:stop]
-        yield Block(part, [_rows(one, start, stop) for one in operands], block.first + start * width)
+        cut = [rows_of(one, start, stop) for one in operands]
+        yield replace(block, base=part, operands=cut, first=block.first + start * width)
 
 
-def _rows(operand: Operand, start: int, stop: int) -> Operand:
-    match operand:
-        case LowRankDelta():
-            return LowRankDelta(operand.b[start:stop], operand.a, operand.scale)
-        case DenseDelta():
-            return DenseDelta(operand.tensor[start:stop], operand.base[start:stop])
-        case AdaptedTensor():
-            raise TypeError("a sparsification takes task vectors, and this operand is a model's weight")
-        case _:
-            return operand[start:stop]
+def all_pieces(tensor: Iterable[Block]) -> Iterator[Block]:
+    """Yield the pieces of all blocks of a tensor."""
+    for block in tensor:
+        yield from pieces(block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._draws import draw_bits, thresholds_of
-from unspoiled.merging._method import TensorBlocks
+from unspoiled.merging._method import Block, TensorBlocks
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
-from unspoiled.merging._pieces import InPieces
+from unspoiled.merging._pieces import all_pieces
 
 _NO_NORM = 1e-7  # an L1 norm this small is that of a zero task vector: nothing to rescale
 
@@ -89,6 +89,22 @@ class Sparse:
     scale: float = 1.0
 
 
+def kept_entries(operands: Sequence[Operand], *, measured: Sequence[Sparse], first: int) -> list[Operand]:
+    """Return a block of each expert's task vector with its kept entries alone, not scaled.
+
+    Where everything is kept that is the operand itself: a low-rank task vector stays low-rank.
+
+    Args:
+        operands: The task vectors' rows.
+        measured: What of each is kept.
+        first: The place of the block's first element in the tensor.
+    """
+    return [
+        operand if isinstance(one.kept, Everything) else one.kept.of(dense(operand), first)
+        for operand, one in zip(operands, measured, strict=True)
+    ]
+
+
 def keep_largest(tensor: TensorBlocks, density: Sequence[float], *, rescale: bool) -> list[Sparse]:
     """Keep each task vector's max(1, ⌊density · n⌋) entries of the largest magnitude; a density of 0 keeps none.
 
@@ -142,7 +158,7 @@ def keep_random(tensor: TensorBlocks, density: Sequence[float], *, seed: int, re
         threshold = thresholds_of(density[expert])
         return bits < threshold
 
-    return _drawn(tensor, density, chosen, rescale=rescale)
+    return _drawn(lambda: tensor, density, chosen, rescale=rescale)
 
 
 def keep_by_rank(
@@ -180,7 +196,7 @@ def keep_by_rank(
             return draws < thresholds_of(density[expert])
         return _above_another(delta, draws, density[expert] - epsilon[expert], 2 * epsilon[expert])
 
-    return _drawn(InPieces(tensor), density, chosen, rescale=rescale)
+    return _drawn(lambda: all_pieces(tensor), density, chosen, rescale=rescale)
 
 
 def _above_another(delta: Tensor, draws: NDArray[np.uint32], least: float, span: float) -> NDArray[np.bool_]:
@@ -207,7 +223,7 @@ def _above_another(delta: Tensor, draws: NDArray[np.uint32], least: float, span:
 
 
 def _drawn(
-    tensor: TensorBlocks,
+    blocks: Callable[[], Iterable[Block]],
     density: Sequence[float],
     chosen: Callable[[Tensor, int, int], NDArray[np.bool_]],
     *,
@@ -215,7 +231,7 @@ def _drawn(
 ) -> list[Sparse]:
     kept = [ByChance() if share < 1 else Everything() for share in density]
     sums = _Sums(len(kept))
-    for block in tensor if any(isinstance(one, ByChance) for one in kept) else ():
+    for block in blocks() if any(isinstance(one, ByChance) for one in kept) else ():
         for expert, one in enumerate(kept):
             if isinstance(one, ByChance):
                 delta = dense(block.operands[expert])
@@ -228,7 +244,7 @@ def _drawn(
 def _scaled(tensor: TensorBlocks, kept: Sequence[Kept], *, rescale: bool) -> list[Sparse]:
     sums = _Sums(len(kept))
     if rescale and not all(isinstance(one, Everything) for one in kept):
-        for block in InPieces(tensor):
+        for block in all_pieces(tensor):
             for expert, one in enumerate(kept):
                 delta = dense(block.operands[expert])
                 sums.add(expert, delta, one.of(delta, block.first))

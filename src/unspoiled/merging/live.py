@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from unspoiled.checkpoints import ModelSource, require_finite
 from unspoiled.config import Recipe
 from unspoiled.errors import PreflightError
+from unspoiled.merging._blocks import PlannedTensor
+from unspoiled.merging._gradients import CoefficientGradients, require_differentiable, zero_gradients
 from unspoiled.merging._operands import AdaptedTensor
 from unspoiled.merging._plan import MergePlan, Models
 
@@ -35,6 +40,8 @@ class LiveModel:
             **dict(model.named_parameters(remove_duplicate=False)),
         }
         self._holds: dict[str, object] = {}
+        self._plan: MergePlan | None = None  # of the recipe that the model holds
+        self._recording = False
         strangers = sorted(models.output.shapes.keys() - self._tensors.keys())
         if strangers:
             raise PreflightError(
@@ -46,12 +53,66 @@ class LiveModel:
     @torch.no_grad()
     def take_recipe(self, recipe: Recipe) -> None:
         """Merge `recipe` into the model in place."""
+        self._require_not_recording()
+        self._plan = None
         plan = MergePlan(recipe, self.models)
         for name, tensor in plan.tensors.items():
             common = ("common", str(plan.reference.directory), name) if tensor.copied else None
             if common is None or self._holds.get(name) != common:
                 self._tensors[name].copy_(tensor.merged())
             self._holds[name] = common
+        self._plan = plan
+
+    @contextmanager
+    def recording_gradients(self, wanted: Collection[str]) -> Iterator[CoefficientGradients]:
+        """Let backward passes give gradients of the coefficients of the recipe that the model holds.
+
+        Within it, the parameters that the recipe merges require a gradient, and no others do. As soon as a backward
+        pass has one of them, it is taken back through the method to the coefficients and let go of, so that at most
+        one is alive. Several backward passes add up. Afterwards the parameters are as before.
+
+            live.take_recipe(recipe)
+            with live.recording_gradients({"weight"}) as found:
+                loss(live.model).backward()
+
+        Args:
+            wanted: The coefficients, as the method names its arguments (`weight`, `lambda_`).
+
+        Yields:
+            The gradients so far; `by_tensor` has every merged tensor that is a parameter.
+
+        Raises:
+            ConfigError: The method has no such coefficient, or is not differentiable in it.
+            ValueError: The model holds no recipe, or gradients are being recorded already.
+        """
+        self._require_not_recording()
+        if self._plan is None:
+            raise ValueError("the model holds no recipe to differentiate: call take_recipe first")
+        require_differentiable(self._plan.method, wanted)
+        held = {self._tensors[name]: tensor for name, tensor in self._plan.tensors.items()}  # once, if it is shared
+        merged = {parameter: tensor for parameter, tensor in held.items() if isinstance(parameter, nn.Parameter)}
+        found = CoefficientGradients(
+            {tensor.name: zero_gradients(tensor.coefficients, wanted) for tensor in merged.values()}
+        )
+        before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in self.model.parameters()]
+        hooks = []
+        try:
+            for parameter, _, _ in before:
+                parameter.grad = None
+                parameter.requires_grad_(False)
+            for parameter, tensor in merged.items():
+                if not tensor.copied:
+                    hook = _recorder(tensor, wanted, found)
+                    hooks.append(parameter.requires_grad_().register_post_accumulate_grad_hook(hook))
+            self._recording = True
+            yield found
+        finally:
+            self._recording = False
+            for handle in hooks:
+                handle.remove()
+            for parameter, required, gradient in before:
+                parameter.requires_grad_(required)
+                parameter.grad = gradient
 
     @torch.no_grad()
     def take_model(self, source: ModelSource) -> None:
@@ -60,6 +121,8 @@ class LiveModel:
         Raises:
             CheckpointError: A tensor has NaN or Inf, which would pass for a model that answers nonsense.
         """
+        self._require_not_recording()
+        self._plan = None
         for name in self.models.output.shapes:
             common = ("common", str(source.directory), name) if source.delta(name) is None else None
             if common is None or self._holds.get(name) != common:
@@ -67,6 +130,24 @@ class LiveModel:
                 require_finite(weights, model=str(source.ref), name=name)
                 self._tensors[name].copy_(weights)
             self._holds[name] = common
+
+    def _require_not_recording(self) -> None:
+        """Refuse what would leave gradients of one recipe's weights to another's coefficients."""
+        if self._recording:
+            raise ValueError(
+                "gradients are being recorded of the recipe that the model holds: leave that context first"
+            )
+
+
+def _recorder(tensor: PlannedTensor, wanted: Collection[str], found: CoefficientGradients) -> Callable[[Tensor], None]:
+    """Return a hook that turns a parameter's gradient into the coefficients'."""
+
+    def record(parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        found.add(tensor.name, tensor.coefficient_gradients(gradient, wanted))
+
+    return record
 
 
 def _dense_weights(source: ModelSource, name: str) -> Tensor:

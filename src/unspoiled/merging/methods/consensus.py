@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
-from unspoiled.merging._operands import Operand, add_scaled, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled, all_dense, dense
 
 
 @method(
     "consensus",
     operands="deltas",
     base="required",
+    prepare=all_dense,
     paper="Wang et al., Localizing Task Information (TALL masks, Consensus merging), arXiv 2405.07813",
     parameters=[
         Parameter("weight", default=1.0),
-        Parameter("mask_lambda", default=0.4, low=0.0),
+        Parameter("mask_lambda", default=0.4, low=0.0, differentiable=False),  # only cuts
         Parameter("k", default=2, low=0, scope="merge"),
         Parameter("lambda", default=1.0, scope="merge"),
     ],
@@ -25,10 +27,10 @@ def consensus(
     base: Tensor,
     deltas: Sequence[Operand],
     *,
-    weight: Sequence[float],
+    weight: Sequence[Number],
     mask_lambda: Sequence[float],
     k: int,
-    lambda_: float,
+    lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ · 1[Σᵢ mᵢ ≥ k] ⊙ τ, with τ = Σ wᵢ τᵢ, float32, of the base's shape.
 
@@ -49,7 +51,7 @@ def consensus(
         add_scaled(total, value, w)
     votes = torch.zeros_like(total)
     for value, scale in zip(values, mask_lambda, strict=True):
-        rest = (total - value).abs_().mul_(scale)
+        rest = (total.detach() - value).abs_().mul_(scale)
         votes.add_(torch.ge(value.abs(), rest, out=rest))
     used = torch.ge(votes, float(k), out=votes)
     return total.mul_(used).mul_(lambda_).add_(base)

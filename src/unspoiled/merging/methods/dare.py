@@ -1,118 +1,31 @@
 """DARE: drop entries of the task vectors at random and scale up the rest."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor
-
-from unspoiled.merging._consensus import merge_agreeing, merge_sparse
 from unspoiled.merging._draws import SEED
-from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand
+from unspoiled.merging._method import Parameter, TensorBlocks
 from unspoiled.merging._sparsify import Sparse, keep_random
+from unspoiled.merging._sparsifying import sparsifying
+
+_dare = partial(
+    sparsifying,
+    normalize=False,
+    rescale=True,
+    paper="Yu et al., Language Models are Super Mario (DARE), arXiv 2311.03099",
+    parameters=(Parameter("density", default=1.0, low=0.0, high=1.0, differentiable=False), SEED),
+)
 
 
-def _measure(
-    tensor: TensorBlocks, *, density: Sequence[float], rescale: bool, seed: int, **_others: object
-) -> list[Sparse]:
+@_dare("dare_linear", agreeing=False)
+@_dare("dare_ties", agreeing=True)
+def drop_at_random(tensor: TensorBlocks, *, density: Sequence[float], rescale: bool, seed: int) -> list[Sparse]:
+    """τ̂ᵢ keeps each entry of τᵢ with the probability density. With `rescale` the rest is scaled so that its L1 norm is
+    that of τᵢ: mergekit's semantics. The paper divides by density, which is the same on average.
+
+    Args:
+        density: The probability with which an entry is kept, in [0, 1].
+        rescale: Restore each task vector's L1 norm.
+        seed: Of the draws, a whole number ≥ 0.
+    """
     return keep_random(tensor, density, seed=seed, rescale=rescale)
-
-
-_PARAMETERS = (
-    Parameter("weight"),
-    Parameter("density", default=1.0, low=0.0, high=1.0),
-    SEED,
-)
-
-
-@method(
-    "dare_linear",
-    operands="deltas",
-    base="required",
-    measure=_measure,
-    ignored=("int8_mask",),
-    paper="Yu et al., Language Models are Super Mario (DARE), arXiv 2311.03099",
-    parameters=[
-        *_PARAMETERS,
-        Parameter("normalize", default=False, scope="merge"),
-        Parameter("rescale", default=True, scope="merge"),
-        Parameter("lambda", default=1.0, scope="merge"),
-    ],
-)
-def dare_linear(
-    base: Tensor,
-    deltas: Sequence[Operand],
-    *,
-    measured: Sequence[Sparse],
-    first: int,
-    weight: Sequence[float],
-    normalize: bool,
-    lambda_: float,
-    **_decided_when_measured: object,
-) -> Tensor:
-    """Return θ = θ_base + λ · Σ wᵢ τ̂ᵢ, float32, of the base's shape.
-
-    τ̂ᵢ keeps each entry of τᵢ with the probability density. With `rescale` the rest is scaled so that its L1 norm is
-    that of τᵢ: mergekit's semantics. The paper divides by density, which is the same on average.
-
-    Args:
-        base: The base's rows, any floating dtype.
-        deltas: One task vector per expert, of the base's shape.
-        measured: What of each task vector is kept.
-        first: The place of the block's first element in the tensor.
-        weight: wᵢ, any real number.
-        normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
-        lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
-
-    Raises:
-        ConfigError: `normalize` is set and the weights sum to zero.
-    """
-    return merge_sparse(
-        base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_, method="dare_linear"
-    )
-
-
-@method(
-    "dare_ties",
-    operands="deltas",
-    base="required",
-    measure=_measure,
-    ignored=("int8_mask",),
-    paper="Yu et al., Language Models are Super Mario (DARE), arXiv 2311.03099",
-    parameters=[
-        *_PARAMETERS,
-        Parameter("normalize", default=False, scope="merge"),
-        Parameter("rescale", default=True, scope="merge"),
-        Parameter("lambda", default=1.0, scope="merge"),
-    ],
-)
-def dare_ties(
-    base: Tensor,
-    deltas: Sequence[Operand],
-    *,
-    measured: Sequence[Sparse],
-    first: int,
-    weight: Sequence[float],
-    normalize: bool,
-    lambda_: float,
-    **_decided_when_measured: object,
-) -> Tensor:
-    """Return θ = θ_base + λ · Σ_{i agrees} wᵢ τ̂ᵢ, float32, of the base's shape.
-
-    τ̂ᵢ keeps each entry of τᵢ with the probability density. With `rescale` the rest is scaled so that its L1 norm is
-    that of τᵢ: mergekit's semantics. The paper divides by density, which is the same on average.
-    An entry agrees if it has the sign of Σ wᵢ τ̂ᵢ, as in `ties`.
-
-    Args:
-        base: The base's rows, any floating dtype.
-        deltas: One task vector per expert, of the base's shape.
-        measured: What of each task vector is kept.
-        first: The place of the block's first element in the tensor.
-        weight: wᵢ, any real number.
-        normalize: Divide by Σ wᵢ, in `dare_ties` by that of the agreeing.
-        lambda_: λ, any real number.
-        **_decided_when_measured: `density`, the probability with which an entry is kept, in [0, 1]; `rescale`,
-            restore each task vector's L1 norm; `seed`, of the draws, a whole number ≥ 0.
-    """
-    return merge_agreeing(base, deltas, measured, first, weight=weight, normalize=normalize, lambda_=lambda_)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled, total_weight
 from unspoiled.merging._statistics import Statistic, StatisticsOf
 
@@ -22,7 +23,7 @@ def fisher(
     tensors: Sequence[Operand],
     *,
     statistics: Sequence[StatisticsOf],
-    weight: Sequence[float],
+    weight: Sequence[Number],
 ) -> Tensor:
     """Return θ = Σ wᵢ Fᵢ ⊙ θᵢ / Σ wᵢ Fᵢ, float32, of the models' shape; Σ wᵢ θᵢ / Σ wᵢ where every Fᵢ is zero.
 
@@ -44,7 +45,7 @@ def fisher(
         found = found.to(value.device) * w
         total.addcmul_(value, found)
         information.add_(found)
-    unknown = torch.eq(information, 0.0, out=torch.empty_like(information))
+    unknown = torch.eq(information.detach(), 0.0, out=torch.empty_like(information))
     if torch.any(unknown):
         total.addcmul_(sum_scaled(None, values, [average * w for w in weight]), unknown)
     return total.div_(information.add_(unknown))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 
 
@@ -16,7 +17,7 @@ from unspoiled.merging._operands import Operand, sum_scaled
     paper="Wortsman et al., Robust fine-tuning (WiSE-FT), arXiv 2109.01903; for safety, Farn et al., arXiv 2412.19512",
     parameters=[Parameter("alpha", default=0.5, scope="merge")],
 )
-def interpolation(base: Tensor, deltas: Sequence[Operand], *, alpha: float) -> Tensor:
+def interpolation(base: Tensor, deltas: Sequence[Operand], *, alpha: Number) -> Tensor:
     """Return θ = (1 − α) θ_base + α θ_tuned, float32, of the base's shape.
 
     Args:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 from unspoiled.merging._singular import singular_of_sum
 
@@ -17,9 +18,13 @@ from unspoiled.merging._singular import singular_of_sum
     whole=True,
     squares=2,
     paper="Marczak et al., No Task Left Behind: Isotropic Model Merging, arXiv 2502.04959",
-    parameters=[Parameter("weight", default=1.0), Parameter("lambda", default=1.0, scope="merge")],
+    parameters=[
+        # the directions' derivative divides by differences of singular values, which may be zero
+        Parameter("weight", default=1.0, differentiable=False),
+        Parameter("lambda", default=1.0, scope="merge"),
+    ],
 )
-def iso_c(base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[float], lambda_: float) -> Tensor:
+def iso_c(base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[float], lambda_: Number) -> Tensor:
     """Return θ = θ_base + λ · σ̄ U V, float32, of the base's shape; for a vector θ_base + λ · Σ wᵢ τᵢ / N.
 
     U diag(σ) V is the singular value decomposition of Σ wᵢ τᵢ, and σ̄ the mean of its singular values. Those that are

@@ -13,8 +13,11 @@ from unspoiled.merging._operands import Operand, sum_scaled
 _UNTOLD = 1e-3  # lengths, and angles beside π, below which weights above 1000 would amplify the rounding of the sum
 
 
-def _measure(tensor: TensorBlocks, *, max_iter: int, tol: float) -> list[float]:
-    products = gram(tensor)
+def _measure(tensor: TensorBlocks) -> Tensor:
+    return gram(tensor)
+
+
+def _decide(products: Tensor, *, max_iter: int, tol: float) -> list[float]:
     count = len(products)
     if count == 1:
         return [1.0]
@@ -67,29 +70,25 @@ def karcher_mean(cosines: Tensor, max_iter: int, tol: float) -> Tensor:
     paper="Karcher, Riemannian center of mass and mollifier smoothing, doi 10.1002/cpa.3160300502",
     parameters=[
         Parameter("max_iter", default=10, low=0, high=100_000, scope="merge"),
-        Parameter("tol", default=1e-5, low=0.0, scope="merge"),
+        Parameter("tol", default=1e-5, low=0.0, scope="merge", differentiable=False),  # only ends the search
     ],
     measure=_measure,
+    decide=_decide,
 )
 def karcher(
     base: Tensor | None,  # noqa: ARG001 - one signature for every method
     tensors: Sequence[Operand],
     *,
-    max_iter: int,  # noqa: ARG001 - they are in the measured coefficients
-    tol: float,  # noqa: ARG001
     measured: Sequence[float],
-    first: int,  # noqa: ARG001
 ) -> Tensor:
     """Return θ = s · argmin_u Σ angle(u, θᵢ)², ‖u‖ = 1, with s the mean of the ‖θᵢ‖, float32.
 
     Args:
         base: Not used.
         tensors: One weight per model; one alone is returned as it is.
-        max_iter: Most steps toward the mean, in [0, 100000].
-        tol: Steps and angles below this end the search; a tensor with a smaller norm has no direction and counts
-            in s only. At least 0.
-        measured: The coefficients of the tensors.
-        first: Not used.
+        measured: The coefficients of the tensors, after at most `max_iter` steps toward the mean, in [0, 100000].
+            Steps and angles below `tol` end the search; a tensor with a smaller norm has no direction and counts in s
+            only. At least 0.
     """
     return sum_scaled(None, tensors, measured)
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled_product, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 from unspoiled.merging._statistics import Statistic, StatisticsOf
 
 _KINDS = ("importance", "base_importance")
 
 
-def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: object) -> list[list[Cut]]:
+def _measure(tensor: TensorBlocks, *, density: Sequence[float]) -> list[list[Cut]]:
     """Return each expert's cuts of its own scores and of the base's."""
     size = math.prod(tensor.shape)
     counts = [int(share * size) for share in density for _ in _KINDS]
@@ -40,7 +41,7 @@ def _wanted(count: int, _: int) -> list[int]:
     measure=_measure,
     statistics=[Statistic(kind) for kind in _KINDS],
     paper="Ma et al., LED-Merging: Location-Election-Disjoint, arXiv 2502.16770",
-    parameters=[Parameter("density", low=0.0, high=1.0), Parameter("weight", default=1.0)],
+    parameters=[Parameter("density", low=0.0, high=1.0, differentiable=False), Parameter("weight", default=1.0)],
 )
 def led(
     base: Tensor,
@@ -49,8 +50,7 @@ def led(
     measured: Sequence[Sequence[Cut]],
     first: int,
     statistics: Sequence[StatisticsOf],
-    density: Sequence[float],  # noqa: ARG001 - decided when measured
-    weight: Sequence[float],
+    weight: Sequence[Number],
 ) -> Tensor:
     """Return θ = θ_base + Σ wᵢ mᵢ ⊙ τᵢ, float32, of the base's shape.
 
@@ -61,11 +61,11 @@ def led(
     Args:
         base: The base's rows, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
-        measured: Each expert's cuts of its two scores.
+        measured: Each expert's cuts of its two scores, at `density`: the share of weights to locate, in [0, 1]; the
+            paper's rᵢ.
         first: The place of the block's first element in the tensor.
         statistics: Each expert's `importance` and `base_importance`, ≥ 0, of the tensor's shape: SNIP's scores
             |θ ∂L/∂θ| of the expert's and of the base's weights.
-        density: The share of weights to locate, in [0, 1]; the paper's rᵢ.
         weight: wᵢ, any real number.
     """
     block = Block(base, deltas, first, statistics)
@@ -77,7 +77,7 @@ def led(
     alone = torch.eq(claims, 1.0, out=claims)
     total = base.to(torch.float32, copy=True)
     for delta, mine, w in zip(deltas, elected, weight, strict=True):
-        total.addcmul_(dense(delta), mine.mul_(alone), value=w)
+        add_scaled_product(total, dense(delta), mine.mul_(alone), w)
     return total
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 
 
@@ -19,7 +20,7 @@ def linear(
     base: Tensor | None,  # noqa: ARG001 - one signature for every method
     tensors: Sequence[Operand],
     *,
-    weight: Sequence[float],
+    weight: Sequence[Number],
     normalize: bool,
 ) -> Tensor:
     """Return θ = Σ wᵢ θᵢ / Σ wᵢ (Σ wᵢ θᵢ without `normalize`), float32, of the models' shape.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 from unspoiled.merging._roles import SAFETY, roles
 
@@ -17,7 +18,7 @@ from unspoiled.merging._roles import SAFETY, roles
     paper="Thakkar et al., Combining Domain and Alignment Vectors, arXiv 2411.06824",
     parameters=[SAFETY, Parameter("t", default=0.5, low=0.0, high=1.0, scope="merge")],
 )
-def mergealign(base: Tensor, deltas: Sequence[Operand], *, safety: Sequence[int], t: float) -> Tensor:
+def mergealign(base: Tensor, deltas: Sequence[Operand], *, safety: Sequence[int], t: Number) -> Tensor:
     """Return θ = θ_base + (1 − t) τ_domain + t τ_aligned, float32, of the base's shape.
 
     Args:

@@ -30,9 +30,7 @@ def model_stock(
     base: Tensor,
     deltas: Sequence[Operand],
     *,
-    filter_wise: bool,  # noqa: ARG001 - without it there is a measured ratio
     measured: float | None,
-    first: int,  # noqa: ARG001
 ) -> Tensor:
     """Return θ = θ_base + t · mean(τᵢ), t = N cos / (1 + (N − 1) cos), float32, of the base's shape.
 
@@ -42,9 +40,7 @@ def model_stock(
     Args:
         base: The base's tensor.
         deltas: Two task vectors or more.
-        filter_wise: One t for each row instead of one for the tensor.
-        measured: t of the whole tensor, or None.
-        first: Not used.
+        measured: t of the whole tensor; with `filter_wise` None, for one t for each row.
     """
     count = len(deltas)
     if measured is not None:

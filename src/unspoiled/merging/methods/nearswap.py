@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 
 
@@ -16,7 +17,7 @@ from unspoiled.merging._operands import Operand, sum_scaled
     paper="alchemonaut, QuartetAnemoi-70B (model card); in mergekit: Goddard et al., arXiv 2403.13257",
     parameters=[Parameter("t", low=0.0, scope="merge")],
 )
-def nearswap(base: Tensor, tensors: Sequence[Operand], *, t: float) -> Tensor:
+def nearswap(base: Tensor, tensors: Sequence[Operand], *, t: Number) -> Tensor:
     """Return θ = θ_base + w (θ − θ_base), w = min(1, t / |θ − θ_base|) for each element, float32.
 
     This is a step from the base toward the other model of at most t: the difference, clamped to [−t, t].

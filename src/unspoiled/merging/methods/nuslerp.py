@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unspoiled.merging._inner_products import arc_weights, gram, row_gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number, numbers_of
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _SMALLEST = 1e-7  # least norm that is divided by, as in mergekit
@@ -15,13 +16,16 @@ _STRAIGHT = 1e-6  # sin² of an angle beside π below which weights above 1000 w
 _CANCELLED = 1e-6  # weights that sum to less take the middle, as in mergekit
 
 
-def _measure(
-    tensor: TensorBlocks, *, weight: Sequence[float], nuslerp_row_wise: bool, nuslerp_flatten: bool
-) -> Tensor | None:
-    """Return the weights of the two operands, [period, 2], for elements period apart; None if they go by row."""
+def _measure(tensor: TensorBlocks, *, nuslerp_row_wise: bool, nuslerp_flatten: bool) -> Tensor | None:
+    """Return the inner products of the two operands, [period, 2, 2], for elements period apart; None if by row."""
     if nuslerp_flatten:
-        return _weights(gram(tensor), weight).unsqueeze(0)
-    return _weights(_column_gram(tensor), weight) if nuslerp_row_wise else None
+        return gram(tensor).unsqueeze(0)
+    return _column_gram(tensor) if nuslerp_row_wise else None
+
+
+def _decide(products: Tensor | None, *, weight: Sequence[Number]) -> Tensor | None:
+    """Return the weights of the two operands, [period, 2], for elements period apart; None if they go by row."""
+    return None if products is None else _weights(products, weight)
 
 
 @method(
@@ -36,14 +40,13 @@ def _measure(
         Parameter("nuslerp_flatten", default=True, scope="merge"),
     ],
     measure=_measure,
+    decide=_decide,
 )
 def nuslerp(
     base: Tensor | None,
     operands: Sequence[Operand],
     *,
-    weight: Sequence[float],
-    nuslerp_row_wise: bool,  # noqa: ARG001 - it is in the measured weights
-    nuslerp_flatten: bool,  # noqa: ARG001
+    weight: Sequence[Number],
     measured: Tensor | None,
     first: int,
 ) -> Tensor:
@@ -56,14 +59,13 @@ def nuslerp(
         base: The base's tensor, or None.
         operands: Two task vectors or tensors.
         weight: w₁ and w₂; t = 1/2 where they cancel out.
-        nuslerp_row_wise: Without `nuslerp_flatten`, take the angle along the first dimension (the columns of a
-            matrix, one angle each), as mergekit does under this name, instead of along the last.
-        nuslerp_flatten: Take one angle for the whole tensor.
-        measured: The weights of the two operands.
+        measured: The weights of the two operands: with `nuslerp_flatten` of one angle for the whole tensor; else with
+            `nuslerp_row_wise` of the angles along the first dimension (the columns of a matrix, one angle each), as
+            mergekit does under this name; else None, for the angles along the last.
         first: The block's place in the tensor, in elements.
     """
     if measured is not None and len(measured) == 1:
-        return sum_scaled(base, operands, measured[0].tolist())
+        return sum_scaled(base, operands, numbers_of(measured[0]))
     one, other = (dense(operand) for operand in operands)
     if measured is None:
         factors = _weights(row_gram([one, other]), weight).unsqueeze(1)
@@ -76,9 +78,9 @@ def nuslerp(
     return merged if base is None else merged.add_(base)
 
 
-def _weights(products: Tensor, weight: Sequence[float]) -> Tensor:
+def _weights(products: Tensor, weight: Sequence[Number]) -> Tensor:
     """Return the weights of the two operands for inner products [..., 2, 2]."""
-    total = math.fsum(weight)
+    total = weight[0] + weight[1]
     t = 0.5 if abs(total) < _CANCELLED else weight[1] / total
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt().clamp(min=_SMALLEST)
     cosine = (products[..., 0, 1] / norms.prod(-1)).clamp(-1.0, 1.0)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 
 
@@ -20,7 +21,7 @@ def passthrough(
     base: Tensor | None,  # noqa: ARG001 - one signature for every method
     tensors: Sequence[Operand],
     *,
-    scale: Sequence[float],
+    scale: Sequence[Number],
 ) -> Tensor:
     """Return scale · θ, float32.
 

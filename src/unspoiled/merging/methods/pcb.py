@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled_product, all_dense, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 
 
@@ -51,7 +52,7 @@ class _Competition:
         return score.sub_(self.low[i]).div_(span) if span > 0 else torch.ones_like(score)
 
 
-def _measure(tensor: TensorBlocks, *, density: float, **_others: object) -> _Competition:
+def _measure(tensor: TensorBlocks, *, density: float) -> _Competition:
     products = _products(tensor)
     size = math.prod(tensor.shape)
     keep = min(max(1, int(density * size)), size)
@@ -91,10 +92,11 @@ def _products(tensor: TensorBlocks) -> _Products:
     operands="deltas",
     base="required",
     measure=_measure,
+    prepare=all_dense,
     paper="Du et al., Parameter Competition Balancing for Model Merging, arXiv 2410.02396",
     parameters=[
         Parameter("weight", default=1.0),
-        Parameter("density", default=0.1, low=0.0, high=1.0, scope="merge"),
+        Parameter("density", default=0.1, low=0.0, high=1.0, scope="merge", differentiable=False),
         Parameter("lambda", default=1.0, scope="merge"),
     ],
 )
@@ -104,9 +106,8 @@ def pcb(
     *,
     measured: _Competition,
     first: int,
-    weight: Sequence[float],
-    density: float,  # noqa: ARG001 - decided when measured
-    lambda_: float,
+    weight: Sequence[Number],
+    lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ β̂ᵢ ⊙ wᵢ τᵢ / Σ β̂ᵢ, float32, of the base's shape; the base's where all β̂ᵢ are zero.
 
@@ -119,16 +120,16 @@ def pcb(
     Args:
         base: The base's rows, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
-        measured: The ranges, denominators and thresholds of the whole tensor.
+        measured: The ranges, denominators and thresholds of the whole tensor; `density`, the share of each expert's
+            entries to keep, in [0, 1], decides on them.
         first: The place of the block's first element in the tensor.
         weight: wᵢ, any real number.
-        density: The share of each expert's entries to keep, in [0, 1].
         lambda_: λ, any real number.
     """
     values = [dense(delta) for delta in deltas]
     total, shares = torch.zeros_like(values[0]), torch.zeros_like(values[0])
     for i, w in enumerate(weight):
         share = measured.shares(values, i, first)
-        total.addcmul_(values[i], share, value=w)
+        add_scaled_product(total, values[i], share, w)
         shares.add_(share)
     return total.div_(shares.add_(torch.eq(shares, 0.0, out=torch.empty_like(shares)))).mul_(lambda_).add_(base)

@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled, all_dense, dense
 
 _PAPER = "Reinforced Agent Merging, arXiv 2601.13572"
-_EPSILON = Parameter("epsilon", default=1e-5, low=0.0, scope="merge")
+_EPSILON = Parameter("epsilon", default=1e-5, low=0.0, scope="merge", differentiable=False)  # only cuts
 
 
-@method("ram", operands="deltas", base="required", paper=_PAPER, parameters=[_EPSILON])
+@method("ram", operands="deltas", base="required", prepare=all_dense, paper=_PAPER, parameters=[_EPSILON])
 def ram(base: Tensor, deltas: Sequence[Operand], *, epsilon: float) -> Tensor:
     """Return θ = θ_base + Σ τᵢ / n for each element, over the n experts with |τᵢ| > ε, float32.
 
@@ -26,8 +27,8 @@ def ram(base: Tensor, deltas: Sequence[Operand], *, epsilon: float) -> Tensor:
     return _total(changes).div_(counts.clamp_(min=1.0)).add_(base)
 
 
-def _measure(tensor: TensorBlocks, *, r: float, alpha: float, epsilon: float) -> list[float]:
-    """Return each expert's factor 1 + r · min(shared / alone, α) for the elements that it alone changed."""
+def _measure(tensor: TensorBlocks, *, epsilon: float) -> tuple[list[int], list[int]]:
+    """Return how many elements each expert changed, alone and in all."""
     alone: list[int] = []
     every: list[int] = []
     for block in tensor:
@@ -36,7 +37,12 @@ def _measure(tensor: TensorBlocks, *, r: float, alpha: float, epsilon: float) ->
         changed = [change.sign().abs_().view(-1) for change in changes]
         alone = _added(alone, [int(torch.dot(one, only)) for one in changed])
         every = _added(every, [int(one.sum()) for one in changed])
-    return [1.0 + r * min((all_ - one) / max(one, epsilon, 1e-300), alpha) for one, all_ in zip(alone, every)]
+    return alone, every
+
+
+def _decide(counts: tuple[list[int], list[int]], *, r: Number, alpha: Number, epsilon: float) -> list[Number]:
+    """Return each expert's factor 1 + r · min(shared / alone, α) for the elements that it alone changed."""
+    return [1.0 + r * min((all_ - one) / max(one, epsilon, 1e-300), alpha) for one, all_ in zip(*counts, strict=True)]
 
 
 @method(
@@ -50,16 +56,15 @@ def _measure(tensor: TensorBlocks, *, r: float, alpha: float, epsilon: float) ->
         _EPSILON,
     ],
     measure=_measure,
+    decide=_decide,
+    prepare=all_dense,
 )
 def ramplus_tl(
     base: Tensor,
     deltas: Sequence[Operand],
     *,
-    r: float,  # noqa: ARG001 - they are in the measured factors
-    alpha: float,  # noqa: ARG001
     epsilon: float,
-    measured: Sequence[float],
-    first: int,  # noqa: ARG001
+    measured: Sequence[Number],
 ) -> Tensor:
     """Return `ram`'s merge with expert i's lone changes scaled by λᵢ = 1 + r · min(shared / alone, α), float32.
 
@@ -69,16 +74,14 @@ def ramplus_tl(
     Args:
         base: The base's tensor.
         deltas: One task vector per expert.
-        r: Strength of the scaling, any real number.
-        alpha: α, the largest ratio that counts, at least 0.
         epsilon: ε, at least 0: changes no larger than this don't count.
-        measured: The λᵢ.
-        first: Not used.
+        measured: The λᵢ, by `r`, the strength of the scaling, any real number, and `alpha`, α, the largest ratio that
+            counts, at least 0.
     """
     changes, counts = _changes(deltas, epsilon)
     more = torch.zeros_like(counts)
     for change, factor in zip(changes, measured, strict=True):
-        more.add_(change, alpha=factor - 1.0)
+        add_scaled(more, change, factor - 1.0)
     more.mul_(_only(counts))
     return _total(changes).div_(counts.clamp_(min=1.0)).add_(more).add_(base)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled, total_weight
 from unspoiled.merging._statistics import Statistic, StatisticsOf
 
@@ -30,8 +31,8 @@ def regmean(
     tensors: Sequence[Operand],
     *,
     statistics: Sequence[StatisticsOf],
-    weight: Sequence[float],
-    alpha: float,
+    weight: Sequence[Number],
+    alpha: Number,
 ) -> Tensor:
     """Return W = (Σ wᵢ Wᵢ Gᵢ)(Σ wᵢ Gᵢ)⁻¹, float32, of the models' shape; Σ wᵢ Wᵢ / Σ wᵢ where there is no Gᵢ.
 
@@ -63,7 +64,7 @@ def regmean(
         own.mul_(alpha).diagonal().copy_(diagonal)
         # of what lies beside the average: the same solution, with less to round
         pull.addmm_((dense(tensor) - average).double(), own)
-        gram = own if gram is None else gram.add_(own)
+        gram = (torch.zeros_like(own) if gram is None else gram).add_(own)
     if found not in (0, len(tensors)):
         raise ConfigError(
             f"regmean: {found} of {len(tensors)} models have an `input_gram` for a tensor of shape "
@@ -72,7 +73,7 @@ def regmean(
     return average if gram is None else average.add_(_solve(gram, pull, alpha))
 
 
-def _solve(gram: Tensor, pull: Tensor, alpha: float) -> Tensor:
+def _solve(gram: Tensor, pull: Tensor, alpha: Number) -> Tensor:
     """Return `pull` · G⁻¹, with zeros in the columns of inputs that are always zero."""
     size = gram.diagonal().clone()
     scale = torch.where(size > 0, size, 1.0).rsqrt_()  # to a diagonal of 1: inputs differ by orders of magnitude

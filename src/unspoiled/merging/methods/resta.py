@@ -7,14 +7,13 @@ from torch import Tensor
 from unspoiled.errors import ConfigError
 from unspoiled.merging._draws import SEED
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense, sum_scaled
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, sum_scaled
 from unspoiled.merging._roles import SAFETY, roles
-from unspoiled.merging._sparsify import Everything, Sparse, keep_random
+from unspoiled.merging._sparsify import Sparse, keep_random, kept_entries
 
 
-def _measure(
-    tensor: TensorBlocks, *, density: Sequence[float], safety: Sequence[int], seed: int, **_others: object
-) -> list[Sparse]:
+def _measure(tensor: TensorBlocks, *, density: Sequence[float], safety: Sequence[int], seed: int) -> list[Sparse]:
     kept = [share if role == 0 else 1.0 for share, role in zip(density, safety, strict=True)]
     found = keep_random(tensor, kept, seed=seed, rescale=False)
     return [Sparse(one.kept, 1 / share if share > 0 else 1.0) for one, share in zip(found, kept, strict=True)]
@@ -26,11 +25,12 @@ def _measure(
     base="required",
     experts=(2, None),
     measure=_measure,
+    prepare=kept_entries,
     paper="Bhardwaj et al., Language Models are Homer Simpson! (RESTA), arXiv 2402.11746",
     parameters=[
         SAFETY,
         Parameter("weight", default=1.0),
-        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("density", default=1.0, low=0.0, high=1.0, differentiable=False),  # decides draws
         Parameter("gamma", default=1.0, scope="merge"),
         SEED,
     ],
@@ -40,12 +40,9 @@ def resta(
     deltas: Sequence[Operand],
     *,
     measured: Sequence[Sparse],
-    first: int,
     safety: Sequence[int],
-    weight: Sequence[float],
-    density: Sequence[float],  # noqa: ARG001 - decided when measured
-    gamma: float,
-    seed: int,  # noqa: ARG001
+    weight: Sequence[Number],
+    gamma: Number,
 ) -> Tensor:
     """Return θ = θ_base + Σ wᵢ DARE(τᵢ) + γ (θ_aligned − θ_unaligned), float32, of the base's shape.
 
@@ -55,14 +52,12 @@ def resta(
 
     Args:
         base: The base's rows, any floating dtype.
-        deltas: One task vector per model, of the base's shape.
-        measured: What of each task vector is kept.
-        first: The place of the block's first element in the tensor.
+        deltas: The kept entries of one task vector per model, of the base's shape. `density` is the probability with
+            which an entry of a task expert is kept, in [0, 1]; `seed` that of the draws, ≥ 0.
+        measured: What of each task vector is kept, and the factor that makes up for it.
         safety: The models' roles: 1 for the aligned model, -1 for the unaligned one, 0 for a task expert.
         weight: wᵢ of the task experts, any real number; not used for the others.
-        density: The probability with which an entry of a task expert is kept, in [0, 1]; not used for the others.
         gamma: γ, any real number.
-        seed: Of the draws, ≥ 0.
 
     Raises:
         ConfigError: There is no aligned or unaligned model beside the base, or more than one of either.
@@ -74,10 +69,5 @@ def resta(
             f"of which the base may be one, and the recipe's models have the roles {list(safety)}. Set `safety` under "
             "their `parameters`."
         )
-    operands: list[Operand] = []
-    weights: list[float] = []
-    for delta, one, role, w in zip(deltas, measured, safety, weight, strict=True):
-        untouched = isinstance(one.kept, Everything)
-        operands.append(delta if untouched else one.kept.of(dense(delta), first))
-        weights.append(gamma * role if role else w * one.scale)
-    return sum_scaled(base, operands, weights)
+    weights = [gamma * role if role else w * one.scale for one, role, w in zip(measured, safety, weight, strict=True)]
+    return sum_scaled(base, deltas, weights)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 from unspoiled.merging._roles import SAFETY, roles
 
@@ -21,11 +22,11 @@ from unspoiled.merging._roles import SAFETY, roles
     paper="Djuhera et al., SafeMERGE, arXiv 2503.17239; the projection is SafeLoRA's, arXiv 2405.16833",
     parameters=[
         SAFETY,
-        Parameter("tau", default=0.35, low=-1.0, high=1.0, scope="merge"),
+        Parameter("tau", default=0.35, low=-1.0, high=1.0, scope="merge", differentiable=False),  # only decides
         Parameter("alpha", default=0.8, low=0.0, high=1.0, scope="merge"),
     ],
 )
-def safemerge(base: Tensor, deltas: Sequence[Operand], *, safety: Sequence[int], tau: float, alpha: float) -> Tensor:
+def safemerge(base: Tensor, deltas: Sequence[Operand], *, safety: Sequence[int], tau: float, alpha: Number) -> Tensor:
     """Return θ_base + τ_expert, or θ_base + α τ_expert + (1 − α) τ_safe where cos(C τ_expert, τ_expert) < tau.
 
     C = V Vᵀ / ‖V‖ is SafeLoRA's approximate projection on the columns of V = θ_aligned − θ_unaligned. The base is the

@@ -12,7 +12,7 @@ from unspoiled.merging._consensus import agreeing
 from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
-from unspoiled.merging._pieces import InPieces, merge_in_pieces, pieces
+from unspoiled.merging._pieces import all_pieces, pieces
 
 _LEAST_WEIGHT = 1e-6  # mergekit's floor of the agreeing weights, which sum to 1 over all experts
 
@@ -36,7 +36,7 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
         ((cut,),) = cuts(columns, [lambda varying: [int(varying * select_topk)]])
     parts = [
         [float(torch.linalg.vector_norm(values)) ** 2 for values in _selected(block.operands, cut, block.first)]
-        for block in InPieces(tensor)
+        for block in all_pieces(tensor)
     ]
     squares = [math.fsum(of_blocks) for of_blocks in zip(*parts, strict=True)]
     total = math.fsum(squares)
@@ -49,9 +49,10 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
     operands="deltas",
     base="required",
     measure=_measure,
+    in_pieces=True,
     ignored=("int8_mask",),
     paper="Wan et al., FuseChat: SCE, arXiv 2408.07990",
-    parameters=[Parameter("select_topk", default=1.0, low=0.0, high=1.0, scope="merge")],
+    parameters=[Parameter("select_topk", default=1.0, low=0.0, high=1.0, scope="merge", differentiable=False)],
 )
 def sce(
     base: Tensor,
@@ -59,7 +60,6 @@ def sce(
     *,
     measured: _Selection,
     first: int,
-    select_topk: float,  # noqa: ARG001 - decided when measured
 ) -> Tensor:
     """Return θ = θ_base + Σ_{i agrees} wᵢ τ̂ᵢ / Σ_{i agrees} wᵢ, float32, of the base's shape.
 
@@ -71,17 +71,13 @@ def sce(
     Args:
         base: The base's rows, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
-        measured: The entries selected and the weights.
+        measured: The entries selected, `select_topk` being the share of varying entries to merge, in [0, 1], and the
+            weights.
         first: The place of the block's first element in the tensor.
-        select_topk: The share of varying entries to merge, in [0, 1].
     """
     weights = measured.weights
-
-    def merge(base: Tensor, deltas: Sequence[Operand], first: int) -> Tensor:
-        weighted, weight = agreeing(_selected(deltas, measured.cut, first), factors=weights, weights=weights)
-        return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
-
-    return merge_in_pieces(base, deltas, first, merge)
+    weighted, weight = agreeing(_selected(deltas, measured.cut, first), factors=weights, weights=weights)
+    return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
 
 
 def _variance_of(block: Block, _column: int) -> Tensor:

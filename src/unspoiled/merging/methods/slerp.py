@@ -7,19 +7,22 @@ from torch import Tensor
 
 from unspoiled.merging._inner_products import arc_weights, gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number, numbers_of
 from unspoiled.merging._operands import Operand, sum_scaled
 
 _STRAIGHT = 0.9995  # a cosine above this in size makes the arc a line, as in mergekit
 _SMALLEST = 1e-8  # norms below this aren't divided by, as in mergekit
 
 
-def _measure(tensor: TensorBlocks, *, t: float) -> list[float]:
-    products = gram(tensor, with_base=True)
+def _measure(tensor: TensorBlocks) -> Tensor:
+    return gram(tensor, with_base=True)
+
+
+def _decide(products: Tensor, *, t: Number) -> list[Number]:
     norms = products.diagonal().sqrt()
     base, other = torch.where(norms > _SMALLEST, norms, 1.0)
     cosine = products[0, 1] / (base * other)
-    first, second = arc_weights(cosine, t, straight=cosine.abs() > _STRAIGHT).tolist()
-    return [first, second]
+    return numbers_of(arc_weights(cosine, t, straight=cosine.abs() > _STRAIGHT))
 
 
 @method(
@@ -30,14 +33,13 @@ def _measure(tensor: TensorBlocks, *, t: float) -> list[float]:
     paper="Shoemake, Animating rotation with quaternion curves, doi 10.1145/325165.325242",
     parameters=[Parameter("t", scope="merge")],
     measure=_measure,
+    decide=_decide,
 )
 def slerp(
     base: Tensor,
     tensors: Sequence[Operand],
     *,
-    t: float,  # noqa: ARG001 - it is in the measured weights
-    measured: Sequence[float],
-    first: int,  # noqa: ARG001
+    measured: Sequence[Number],
 ) -> Tensor:
     """Return θ = (sin((1 − t)Ω) θ_base + sin(tΩ) θ) / sin Ω, float32, where Ω is the angle between the two tensors.
 
@@ -46,8 +48,6 @@ def slerp(
     Args:
         base: The base's tensor, t = 0.
         tensors: The other model's, t = 1.
-        t: The place on the arc; outside [0, 1] the arc goes on.
-        measured: The weights of the two.
-        first: Not used.
+        measured: The weights of the two, by their angle and t, the place on the arc; outside [0, 1] the arc goes on.
     """
     return sum_scaled(None, [base, *tensors], measured)

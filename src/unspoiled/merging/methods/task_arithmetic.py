@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled, total_weight
 
 
@@ -20,7 +21,7 @@ from unspoiled.merging._operands import Operand, sum_scaled, total_weight
     ],
 )
 def task_arithmetic(
-    base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[float], normalize: bool, lambda_: float
+    base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[Number], normalize: bool, lambda_: Number
 ) -> Tensor:
     """Return θ = θ_base + λ · Σ wᵢ τᵢ (Σ wᵢ τᵢ / Σ wᵢ with `normalize`), float32, of the base's shape.
 

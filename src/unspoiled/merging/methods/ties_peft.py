@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._operands import Operand, dense
-from unspoiled.merging._sparsify import Sparse, keep_largest
+from unspoiled.merging._numbers import Number
+from unspoiled.merging._operands import Operand, add_scaled, dense
+from unspoiled.merging._sparsify import Sparse, keep_largest, kept_entries
 
 
-def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: object) -> list[Sparse]:
+def _measure(tensor: TensorBlocks, *, density: Sequence[float]) -> list[Sparse]:
     return keep_largest(tensor, density, rescale=False)
 
 
@@ -19,10 +20,12 @@ def _measure(tensor: TensorBlocks, *, density: Sequence[float], **_others: objec
     operands="deltas",
     base="required",
     measure=_measure,
+    prepare=kept_entries,
+    in_pieces=True,
     paper="Yadav et al., TIES-Merging, arXiv 2306.01708, as PEFT computes it",
     parameters=[
         Parameter("weight"),
-        Parameter("density", default=1.0, low=0.0, high=1.0),
+        Parameter("density", default=1.0, low=0.0, high=1.0, differentiable=False),  # only cuts
         Parameter("frequency", default=False, scope="merge"),
     ],
 )
@@ -30,10 +33,7 @@ def ties_peft(
     base: Tensor,
     deltas: Sequence[Operand],
     *,
-    measured: Sequence[Sparse],
-    first: int,
-    weight: Sequence[float],
-    density: Sequence[float],  # noqa: ARG001 - decided when measured
+    weight: Sequence[Number],
     frequency: bool,
 ) -> Tensor:
     """Return θ = θ_base + Σ_{i agrees} wᵢ τ̂ᵢ / max(1, number that agree), float32, of the base's shape.
@@ -44,15 +44,13 @@ def ties_peft(
 
     Args:
         base: The base's rows, any floating dtype.
-        deltas: One task vector per expert, of the base's shape.
-        measured: What of each task vector is kept.
-        first: The place of the block's first element in the tensor.
+        deltas: The kept entries of one task vector per expert, of the base's shape; `density`, the share to keep, in
+            [0, 1], decided on them.
         weight: wᵢ, any real number; it plays no part in the election.
-        density: The share of each task vector to keep, in [0, 1].
         frequency: Elect by the number of experts of each sign (PEFT's `majority_sign_method="frequency"`), instead of
             by the sum of their values ("total").
     """
-    kept = [one.kept.of(dense(delta), first) for delta, one in zip(deltas, measured, strict=True)]
+    kept = [dense(delta) for delta in deltas]
     votes = [value.sign() for value in kept] if frequency else kept
     tally = votes[0].clone()
     for more in votes[1:]:
@@ -62,6 +60,6 @@ def ties_peft(
     total, count = torch.zeros_like(plus), torch.zeros_like(plus)
     for value, w in zip(kept, weight, strict=True):
         chosen = value.clamp(min=0.0).mul_(plus).add_(value.clamp(max=0.0).mul_(minus))
-        total.add_(chosen, alpha=w)
-        count.add_(chosen.sign_().abs_())
+        add_scaled(total, chosen, w)
+        count.add_(chosen.sign().abs_())
     return total.div_(count.clamp_(min=1.0)).add_(base)

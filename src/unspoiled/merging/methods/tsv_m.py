@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, sum_scaled
 from unspoiled.merging._singular import nearest_orthogonal, singular
 
@@ -19,7 +20,7 @@ from unspoiled.merging._singular import nearest_orthogonal, singular
     paper="Gargiulo et al., Task Singular Vectors, arXiv 2412.00081",
     parameters=[Parameter("weight", default=1.0), Parameter("lambda", default=1.0, scope="merge")],
 )
-def tsv_m(base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[float], lambda_: float) -> Tensor:
+def tsv_m(base: Tensor, deltas: Sequence[Operand], *, weight: Sequence[Number], lambda_: Number) -> Tensor:
     """Return θ = θ_base + λ · U⊥ Σ V⊥, float32, of the base's shape; for a vector θ_base + λ · Σ wᵢ τᵢ / N.
 
     Each task vector of a matrix gives its k = max(1, ⌊min(rows, width) / N⌋) largest singular values and their

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from unspoiled.merging._method import Parameter, TensorBlocks, method
+from unspoiled.merging._numbers import Number
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _EMBEDDINGS = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_positions", "token_embedding")
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # Adam's defaults, which the authors' code uses
 
 
-def _measure(tensor: TensorBlocks, **_coefficients: object) -> bool:
+def _measure(tensor: TensorBlocks) -> bool:
     """Return whether the tensor is a linear layer's weight (or several of them, of a mixture of experts)."""
     is_matrix = len(tensor.shape) >= 2 and tensor.shape[-2] > 1
     return is_matrix and not any(name in tensor.name for name in _EMBEDDINGS)
@@ -27,9 +28,10 @@ def _measure(tensor: TensorBlocks, **_coefficients: object) -> bool:
     measure=_measure,
     paper="Cheng et al., Whoever Started the Interference Should End It, arXiv 2503.08099",
     parameters=[
-        Parameter("weight", default=1.0),
+        # through the descent: its graph would hold the tensor several times for every step
+        Parameter("weight", default=1.0, differentiable=False),
         Parameter("steps", default=300, low=0, scope="merge"),
-        Parameter("lr", default=1e-5, low=0.0, scope="merge"),
+        Parameter("lr", default=1e-5, low=0.0, scope="merge", differentiable=False),
         Parameter("lambda", default=1.0, scope="merge"),
     ],
 )
@@ -38,11 +40,10 @@ def wudi(
     deltas: Sequence[Operand],
     *,
     measured: bool,
-    first: int,  # noqa: ARG001 - whole matrices
     weight: Sequence[float],
     steps: int,
     lr: float,
-    lambda_: float,
+    lambda_: Number,
 ) -> Tensor:
     """Return θ = θ_base + λ τ, float32, of the base's shape, where τ minimises Σᵢ ‖(τ − τᵢ) τᵢᵀ‖² / ‖τᵢ‖².
 
@@ -56,7 +57,6 @@ def wudi(
         base: The base's matrix, any floating dtype.
         deltas: One task vector per expert, of the base's shape.
         measured: Whether the tensor is a linear layer's weight.
-        first: Not used.
         weight: wᵢ, any real number, multiplies the task vector; the paper's are all 1.
         steps: Adam's steps, ≥ 0; the paper's 300.
         lr: Adam's learning rate, ≥ 0, in units of the weights; the paper's 1e-5.
