@@ -217,6 +217,9 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
         problems.append(
             document.describe(("bunch", "safety_expert"), f"{safety!r} is not among the experts {list(experts)}")
         )
+    if config.search.objective.beta and not config.generate.benign_questions:
+        message = "β weighs D_benign, which `generate.benign_questions: 0` leaves out"
+        problems.append(document.describe(("search", "objective", "beta"), message))
     for domain in domains:
         if domain in RESERVED_SETS:
             problems.append(document.describe(("domains", domain), f"{domain!r} is a name of ours: rename it"))

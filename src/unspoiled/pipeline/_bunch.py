@@ -27,6 +27,7 @@ from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard, RefusalRules
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
+from unspoiled.pipeline._space import require_mergeable, space_of
 from unspoiled.search import SearchSpace
 
 BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
@@ -79,7 +80,7 @@ class Bunch:
     @cached_property
     def space(self) -> SearchSpace:
         """The coefficients that the search moves."""
-        return _space(self.config, self.base, self.experts, self.models.layer_count)
+        return space_of(self.config, self.base, self.experts)
 
     @cached_property
     def models_hash(self) -> str:
@@ -153,7 +154,10 @@ def open_bunch(config: RunConfig) -> Bunch:
             sources[BASE], experts, output=config.output_directory.parent, dtype=DTYPES[config.merge.dtype]
         )
         problems += report.problems
-        _attempt(problems, lambda: _space(config, sources[BASE], experts, Models({BASE: sources[BASE]}).layer_count))
+        space = _attempt(problems, lambda: space_of(config, sources[BASE], experts))
+        if space is not None and not problems:
+            models = Models({str(source.ref): source for source in [sources[BASE], *experts.values()]})
+            _attempt(problems, lambda: require_mergeable(space, models))
     if problems or report is None or tests is None:
         raise PreflightError(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} before any work:\n"
@@ -211,20 +215,6 @@ def _repeated(experts: Mapping[str, ModelSource]) -> list[str]:
         if (earlier := first.setdefault(str(source.ref), name)) != name:
             problems.append(f"expert {name!r} is the same model as {earlier!r}, {str(source.ref)!r}: name it once.")
     return problems
-
-
-def _space(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSource], layers: int) -> SearchSpace:
-    search = config.search
-    return SearchSpace(
-        method=search.method,
-        base=str(base.ref),
-        experts={name: str(source.ref) for name, source in experts.items()},
-        layers=layers,
-        granularity=search.granularity,
-        groups=search.layer_groups,
-        bounds=search.bounds,
-        dtype=config.merge.dtype,
-    )
 
 
 def _require_device(device: str) -> None:
