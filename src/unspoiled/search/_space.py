@@ -133,6 +133,14 @@ class SearchSpace:
             for _ in range(part.size)
         )
 
+    def same(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the genome with one value per parameter for all experts and layers; others are at their start."""
+        return tuple(
+            values.get(part.parameter, self.ranges[part.parameter].start)
+            for part in self._parts
+            for _ in range(part.size)
+        )
+
     def named(self, genome: Sequence[float]) -> dict[str, float]:
         """Return a genome's values by label."""
         return dict(zip(self.labels, map(float, genome), strict=True))

@@ -3,58 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from unspoiled.config import ModelEntry, Recipe
 from unspoiled.errors import SearchError
 from unspoiled.objective import Losses
+from unspoiled.search._listed import Listed
 from unspoiled.search._space import SearchSpace
 from unspoiled.search._strategy import Proposal
 
 
-class Cocktail:
-    """Score each expert alone on D = D_safety ∪ D_expert, then average their weights by softmax(−CE / T).
+class Cocktail(Listed):
+    """Average the experts' weights by softmax(−CE / T), CE being each one's loss on D = D_safety ∪ D_expert.
 
     Source: Xiao et al., LM-Cocktail, arXiv 2311.13534, as used in arXiv 2406.14563 (T = 1).
 
     Args:
         space: Names the experts.
-        temperature: T > 0.
+        losses: Each expert's losses on the search split, by name (`Parents`); other models' are passed over.
+        temperature: T > 0, in nats per token.
+
+    Raises:
+        SearchError: An expert has no losses.
     """
 
-    name = "cocktail"
-
-    def __init__(self, space: SearchSpace, *, temperature: float = 1.0) -> None:
-        self._space = space
-        self._temperature = temperature
-        self._losses: list[float] | None = None
-        self._done = False
-
-    def ask(self) -> list[Proposal]:
-        """Return every expert alone, then their average, then nothing."""
-        if self._done:
-            return []
-        if self._losses is None:
-            alone = len(self._space.experts)
-            return [self._propose([float(i == k) for i in range(alone)], candidate=False) for k in range(alone)]
-        self._done = True
-        return [self._propose(cocktail_weights(self._losses, self._temperature), candidate=True)]
-
-    def tell(self, losses: Sequence[Losses | None]) -> None:
-        """Take the experts' losses; the average's own are not needed."""
-        if self._losses is None:
-            failed = [name for name, loss in zip(self._space.experts, losses, strict=True) if loss is None]
-            if failed:
-                raise SearchError(f"LM-Cocktail can't weigh {failed}: their loss on the data is not finite.")
-            self._losses = [loss.union for loss in losses if loss is not None]
-
-    def _propose(self, weights: Sequence[float], *, candidate: bool) -> Proposal:
+    def __init__(self, space: SearchSpace, losses: Mapping[str, Losses], *, temperature: float = 1.0) -> None:
+        weights = _expert_weights(space, losses, temperature)
         models = tuple(
             ModelEntry(model=model, parameters={"weight": weight})
-            for model, weight in zip(self._space.experts.values(), weights, strict=True)
+            for model, weight in zip(space.experts.values(), weights, strict=True)
         )
-        recipe = Recipe(merge_method="linear", models=models, dtype=self._space.dtype)
-        return Proposal(recipe, dict(zip(self._space.experts, weights, strict=True)), candidate)
+        recipe = Recipe(merge_method="linear", models=models, dtype=space.dtype)
+        super().__init__("cocktail", [Proposal(0, recipe, dict(zip(space.experts, weights, strict=True)))])
+
+
+def cocktail_start(space: SearchSpace, losses: Mapping[str, Losses], *, temperature: float = 1.0) -> tuple[float, ...]:
+    """Return LM-Cocktail's merge as a genome, for a search to start from.
+
+    It is the same merge where the method adds weighted task vectors (`task_arithmetic`): weights that sum to 1 make
+    θ_base + Σ wᵢ τᵢ the average Σ wᵢ θᵢ. Other methods start from the same weights. Values are clipped to their ranges.
+
+    Args:
+        space: The space; every parameter but `weight` is at its start.
+        losses: Each expert's losses on the search split, by name.
+        temperature: T > 0, in nats per token.
+
+    Raises:
+        SearchError: An expert has no losses.
+    """
+    genome = space.constant(_expert_weights(space, losses, temperature))
+    return tuple(map(float, np.clip(genome, space.low, space.high)))
 
 
 def cocktail_weights(losses: Sequence[float], temperature: float) -> list[float]:
@@ -62,3 +62,13 @@ def cocktail_weights(losses: Sequence[float], temperature: float) -> list[float]
     best = min(losses)
     raw = [math.exp((best - loss) / temperature) for loss in losses]
     return [value / math.fsum(raw) for value in raw]
+
+
+def _expert_weights(space: SearchSpace, losses: Mapping[str, Losses], temperature: float) -> list[float]:
+    missing = [name for name in space.experts if name not in losses]
+    if missing:
+        raise SearchError(
+            f"LM-Cocktail can't weigh {missing}: their loss on the data is not finite, or memory ran out. "
+            "Check them with `unspoiled check`, or take cocktail out of search.strategies."
+        )
+    return cocktail_weights([losses[name].union for name in space.experts], temperature)
