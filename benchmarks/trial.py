@@ -1,13 +1,9 @@
-"""What a trial costs on the demo's bunch: merging beside the loss, and the loss beside a bare forward pass.
+"""What a trial costs on the demo's bunch: merging beside the loss.
 
     python benchmarks/trial.py runs/demo examples/bunch/run.yaml
 
-Prints ratios of times measured in this run, medians over the repeats:
-
-- (merge + loss) / loss, per method and granularity: 1 would be a free merge;
-- the loss's tokens/s over those of a bare forward pass of the same tokens, one sequence at a time without padding,
-  and of a forward pass of padded batches of the same sequences. More than 1 means that the loss is cheaper than the
-  forward pass: tokens that sequences share are computed once, and the head runs on response tokens alone.
+Prints the ratio of times measured in this run, medians over the repeats: (merge + loss) / loss, per method and
+granularity. 1 would be a free merge.
 """
 
 from __future__ import annotations
@@ -15,19 +11,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from unspoiled.config import read_run_config
-from unspoiled.data import Row, read_rows
-from unspoiled.inference import Exchange, Prompt, TransformersBackend
+from unspoiled.data import read_rows
 from unspoiled.objective import split_objective
 from unspoiled.pipeline import open_bunch
 from unspoiled.search import SearchSpace
-
-BATCH = 32
 
 
 def main() -> None:
@@ -57,33 +50,6 @@ def main() -> None:
             recipe = varied.recipe(varied.constant([0.5] * len(space.experts)))
             merge = _median(lambda recipe=recipe: bunch.live.take_recipe(recipe), arguments.repeats)  # type: ignore[misc]
             print(f"{method:16} {granularity:6} (merge + loss) / loss = {(merge + loss) / loss:.3f}")
-    _forward_ratios(backend, [*objective.safety, *objective.expert], loss, arguments.repeats)
-
-
-def _forward_ratios(backend: TransformersBackend, rows: Sequence[Row], loss: float, repeats: int) -> None:
-    encoded = [backend.template.encode(Exchange(Prompt(row.prompt), row.response)) for row in rows]
-    sequences = sorted(([*prompt, *response[:-1]] for prompt, response in encoded), key=len)
-    tokens = sum(map(len, sequences))
-
-    @torch.inference_mode()
-    def one_by_one() -> None:
-        for sequence in sequences:
-            backend.model(input_ids=torch.tensor([sequence]), use_cache=False)
-
-    @torch.inference_mode()
-    def padded() -> None:
-        for start in range(0, len(sequences), BATCH):
-            batch = sequences[start : start + BATCH]
-            ids = torch.zeros(len(batch), len(batch[-1]), dtype=torch.long)
-            for i, sequence in enumerate(batch):
-                ids[i, : len(sequence)] = torch.tensor(sequence)
-            backend.model(input_ids=ids, use_cache=False)
-
-    print(f"loss: {tokens / loss:.0f} tokens/s ({tokens} tokens)")
-    for name, forward in (("one by one, no padding", one_by_one), (f"batches of {BATCH}, padded", padded)):
-        seconds = _median(forward, repeats)
-        ratio = seconds / loss
-        print(f"bare forward, {name}: {tokens / seconds:.0f} tokens/s; the loss is {ratio:.2f} times as fast")
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:

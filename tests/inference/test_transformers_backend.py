@@ -19,7 +19,7 @@ from unspoiled.inference import (
     load_model,
     mean_cross_entropy,
 )
-from unspoiled.inference import transformers as backend_module
+from unspoiled.inference import _loss as loss_module
 from unspoiled.inference.transformers import _choose, _stream_seed
 
 PROMPTS = [
@@ -86,7 +86,7 @@ def test_scores_are_those_of_each_sequence_alone(
     model: Any, backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch, tokens_per_batch: int
 ) -> None:
     """Ragged batches of one, some and all sequences; control tokens, and an empty response that only ends."""
-    monkeypatch.setattr(backend_module, "_TOKENS_PER_BATCH", tokens_per_batch)
+    monkeypatch.setattr(loss_module, "_TOKENS_PER_BATCH", tokens_per_batch)
     scores = backend.score(EXCHANGES)
     for exchange, score in zip(EXCHANGES, scores, strict=True):
         assert score.tokens == len(backend.template.response_ids(exchange.response))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._loss import Encoded, ResponseLoss
 from unspoiled.inference._prefix import SharedPrefix
 from unspoiled.inference._protocols import Exchange, Progress, Prompt, ResponseScore, Sample, silent
-
-_TOKENS_PER_BATCH = 2048
-Encoded = tuple[tuple[int, ...], tuple[int, ...]]
-"""The token ids of a prompt and of its response."""
 
 
 class TransformersBackend:
@@ -31,6 +28,7 @@ class TransformersBackend:
         self.model = model
         self.template = template
         self.batch_size = batch_size
+        self._loss = ResponseLoss(model)
         stop = model.generation_config.eos_token_id
         self._stop = {template.end_of_turn, *(stop if isinstance(stop, list) else [stop])} - {None}
 
@@ -68,104 +66,43 @@ class TransformersBackend:
             progress(len(samples), len(prompts))
         return [samples[i] for i in range(len(prompts))]
 
-    @torch.inference_mode()
     def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
         """Return the log-likelihood of each exchange's response, in order.
 
-        Sequences are batched by length and padded on the right, where causal attention never looks. What all
-        prompts begin with is computed once, and so is a prompt that several responses follow. The head runs on
-        the response's positions alone, and the loss is in float32. A batch that doesn't fit in memory is halved.
+        Sequences are packed without padding and what they begin with is computed once, where the architecture allows
+        it; the head runs on the places that predict the response alone, and the loss is in float32. A batch that
+        doesn't fit in memory is halved.
         """
         encoded = [self.template.encode(exchange) for exchange in exchanges]
-        by_prompt: dict[tuple[int, ...], list[int]] = {}
-        for row, (prompt, _) in enumerate(encoded):
-            by_prompt.setdefault(prompt, []).append(row)
-        prefix = SharedPrefix(self.model, list(by_prompt))
-        shared = 2 * len(by_prompt) <= len(encoded)
-        groups = list(by_prompt.values()) if shared else [[row] for row in range(len(encoded))]
-        sizes = [len(encoded[g[0]][0]) - prefix.length + sum(len(encoded[row][1]) for row in g) for g in groups]
-        waiting = [[groups[i] for i in batch] for batch in _batches(sizes)]
-        values: dict[int, float] = {}
-        while waiting:
-            batch = waiting.pop()
-            try:
-                values |= (self._score_responses if shared else self._score_whole)(batch, encoded, prefix)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-        return [ResponseScore(values[row], len(encoded[row][1])) for row in range(len(exchanges))]
+        return _scores(encoded, self._loss.log_likelihoods(encoded))
 
-    def _score_whole(
-        self, groups: Sequence[Sequence[int]], encoded: Sequence[Encoded], prefix: SharedPrefix
-    ) -> dict[int, float]:
-        """Score sequences that have each a prompt of their own, in one pass."""
-        rows = [row for group in groups for row in group]
-        bodies = [encoded[row][0][prefix.length :] + encoded[row][1][:-1] for row in rows]
-        cache = prefix.cache(len(rows))
-        return self._log_likelihoods(rows, bodies, encoded, past_key_values=cache, use_cache=True)
+    def backward(
+        self, exchanges: Sequence[Exchange], weights: Sequence[float], *, checkpoint: bool = False
+    ) -> list[ResponseScore]:
+        """Backpropagate Σᵢ weightsᵢ CEᵢ into the parameters that require gradients, and return the scores, in order.
 
-    def _score_responses(
-        self, groups: Sequence[Sequence[int]], encoded: Sequence[Encoded], prefix: SharedPrefix
-    ) -> dict[int, float]:
-        """Score groups of responses to one prompt each: the prompts in one pass, then the responses in another."""
-        device = self.model.device
-        prompts = [encoded[group[0]][0][prefix.length : -1] for group in groups]
-        cache = prefix.cache(len(groups))
-        ids = _pad_right(prompts)
-        if ids.shape[1]:
-            self.model(input_ids=ids.to(device), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        rows = [row for group in groups for row in group]
-        owners = [i for i, group in enumerate(groups) for _ in group]
-        cache.batch_select_indices(torch.tensor(owners, device=device))
-        bodies = [encoded[row][0][-1:] + encoded[row][1][:-1] for row in rows]
-        width = max(map(len, bodies))
-        mask = torch.ones(len(rows), prefix.length + ids.shape[1] + width, dtype=torch.long)
-        positions = torch.empty(len(rows), width, dtype=torch.long)
-        for k, owner in enumerate(owners):
-            own = prefix.length + len(prompts[owner])
-            mask[k, own : prefix.length + ids.shape[1]] = 0  # the padding between a prompt and its response
-            positions[k] = own + torch.arange(width)
-        return self._log_likelihoods(
-            rows, bodies, encoded, past_key_values=cache, use_cache=True,
-            attention_mask=mask.to(device), position_ids=positions.to(device),
-        )  # fmt: skip
+        CEᵢ is a response's mean cross-entropy per token. There is one backward pass per batch, so that a parameter's
+        hooks may run several times; the gradients add up. A batch whose forward pass doesn't fit in memory is halved;
+        a backward pass is not tried twice, since part of its gradients may have been added.
 
-    def _log_likelihoods(
-        self, rows: Sequence[int], bodies: Sequence[tuple[int, ...]], encoded: Sequence[Encoded], **inputs: Any
-    ) -> dict[int, float]:
-        """Return the log-likelihood of each row's response, which the end of its body predicts."""
-        device = self.model.device
-        ids = _pad_right(bodies)
-        wanted = torch.zeros_like(ids, dtype=torch.bool)
-        targets: list[int] = []
-        for k, (row, body) in enumerate(zip(rows, bodies, strict=True)):
-            response = encoded[row][1]
-            wanted[k, len(body) - len(response) : len(body)] = True
-            targets += response
-        logits = self._logits_at(wanted.to(device), input_ids=ids.to(device), **inputs)
-        log_likelihoods = -torch.nn.functional.cross_entropy(
-            logits.float(), torch.tensor(targets, device=device), reduction="none"
-        )
-        parts = torch.split(log_likelihoods, [len(encoded[row][1]) for row in rows])
-        return {row: float(part.sum()) for row, part in zip(rows, parts, strict=True)}
+        Args:
+            exchanges: What to score.
+            weights: One per exchange.
+            checkpoint: Keep each layer's input alone for the backward pass, which computes the layer again: less
+                memory, a third more time.
 
-    def _logits_at(self, wanted: Tensor, **inputs: Any) -> Tensor:
-        """Return the logits (wanted positions, vocabulary); the head sees no other position.
-
-        A hook hands the head its input, so that whatever the architecture does to logits afterwards
-        (scaling, soft caps) is still done.
+        Raises:
+            OutOfMemoryError: One sequence is too much, or a backward pass is; what was added to gradients stays.
+            ValueError: No parameter requires gradients, or there are not as many weights as exchanges.
         """
+        if len(weights) != len(exchanges):
+            raise ValueError(f"{len(weights)} weights for {len(exchanges)} exchanges: give one for each.")
+        encoded = [self.template.encode(exchange) for exchange in exchanges]
+        return _scores(encoded, self._loss.backward(encoded, weights, checkpoint=checkpoint))
 
-        def select(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (args[0][wanted].unsqueeze(0), *args[1:])
-
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(select)
-        try:
-            logits: Tensor = self.model(**inputs).logits[0]
-        finally:
-            hook.remove()
-        return logits
+    def tokens(self, exchanges: Sequence[Exchange]) -> int:
+        """Return how many tokens a forward pass over exchanges computes; those that sequences share count once."""
+        return self._loss.tokens([self.template.encode(exchange) for exchange in exchanges])
 
     def _generate_batch(
         self,
@@ -224,25 +161,8 @@ def _choose(logits: Tensor, temperature: float, streams: list[torch.Generator]) 
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
-def _pad_right(sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Return the sequences as one tensor (rows, longest), with zeros after each one's end."""
-    width = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-    return ids
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of indices, sorted by length, of at most `_TOKENS_PER_BATCH` padded tokens."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[index] > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+def _scores(encoded: Sequence[Encoded], log_likelihoods: Sequence[float]) -> list[ResponseScore]:
+    return [ResponseScore(value, len(response)) for value, (_, response) in zip(log_likelihoods, encoded, strict=True)]
 
 
 def _stream_seed(seed: int, row: int) -> int:
