@@ -122,16 +122,35 @@ class Bunch:
         }
 
     def _load(self, models: Models, reference: ModelSource) -> LiveBunch:
-        runtime = self.config.runtime
-        cuda = torch.cuda.is_available()
-        return LiveBunch(
-            models,
-            reference,
-            merged_template=self.template_directory,
-            dtype=DTYPES[self.config.merge.dtype],
-            device=("cuda" if cuda else "cpu") if runtime.device == "auto" else runtime.device,
-            batch_size=runtime.batch_size,
-        )
+        return _load(self.config, models, reference, self.template_directory)
+
+
+def _load(config: RunConfig, models: Models, reference: ModelSource, template: Path) -> LiveBunch:
+    """Return models in memory, as the config says what for a machine this is."""
+    wanted = config.runtime.device
+    return LiveBunch(
+        models,
+        reference,
+        merged_template=template,
+        dtype=DTYPES[config.merge.dtype],
+        device=("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted,
+        batch_size=config.runtime.batch_size,
+    )
+
+
+def open_live(config: RunConfig) -> LiveBunch:
+    """Open the base and the experts of a config that was checked before, and load them into memory: a worker's share.
+
+    Raises:
+        PreflightError: A model can't be opened on this machine.
+    """
+    problems: list[str] = []
+    sources = _open_models(config, problems)
+    if problems:
+        raise PreflightError("on a worker's machine:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    used = [sources[BASE], *(sources[name] for name in config.bunch.experts)]
+    template = sources[config.safety_expert].tokenizer_directory
+    return _load(config, Models({str(source.ref): source for source in used}), sources[BASE], template)
 
 
 def open_bunch(config: RunConfig) -> Bunch:

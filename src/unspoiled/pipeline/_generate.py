@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from unspoiled.checkpoints import ModelSource
+from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
     Asked,
     Question,
@@ -209,13 +209,15 @@ class _Generation:
             done, answers[name] = self._answers(step, BENIGN, name, source, questions)
             worked |= done
         output = self.folder / "benign.jsonl"
+        chats = chat_template(bunch.base.tokenizer_directory) is not None  # a pretrained base only continues texts
+        preferred = [bunch.config.safety_expert, *([BASE] if chats else [])]
 
         def choose() -> Counts:
             rows, counts = benign_rows(
                 questions,
                 answers,
                 bunch.guard,
-                first=bunch.config.safety_expert,
+                preferred=preferred,
                 seed=config.seed,
                 selection_share=config.selection_share,
             )
@@ -223,7 +225,7 @@ class _Generation:
             return counts
 
         before = [self._run.digest(f"answers:benign:{name}") for name in answers]
-        inputs = [*before, bunch.guard.name, bunch.config.safety_expert, config.seed, config.selection_share]
+        inputs = [*before, bunch.guard.name, preferred, config.seed, config.selection_share]
         return worked | self._run.step("dataset:benign", inputs, [output], choose)
 
     def _questions(
