@@ -1,34 +1,26 @@
-"""Run a search and kill this process with SIGKILL in the middle: `python search_until_killed.py STORAGE TRIAL WHEN`."""
+"""Run a search that can be killed at any moment: `python search_until_killed.py STORAGE`."""
 
-import os
-import signal
 import sys
+import time
 
-from landscapes import Bowl, space
+from scripted_evaluator import Bowl, Wander, study
 
-from unspoiled.config import Recipe
-from unspoiled.objective import Losses
-from unspoiled.search import Evolve, Study
+from unspoiled.search import Evaluation, InProcess, Proposal, Trial
+
+TRIALS = 40
 
 
-def main(storage: str, trial: int, when: str) -> None:
-    bowl = Bowl([0.9, 0.2])
+def main(storage: str) -> None:
+    class Lasting(Bowl):
+        def evaluate(self, proposal: Proposal) -> Evaluation | None:
+            time.sleep(0.003)  # about as long as recording takes: kills meet both
+            return super().evaluate(proposal)
 
-    def die_at(moment: str) -> None:
-        if when == moment and bowl.evaluations == trial:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def progress(trial: Trial) -> None:
+        print(trial.number, flush=True)
 
-    def merge(recipe: Recipe) -> None:
-        die_at("before")
-        bowl.merge(recipe)
-
-    def loss() -> Losses:
-        found = bowl.loss()
-        die_at("during")
-        return found
-
-    Study(storage).run(Evolve(space(), trials=24, seed=3), merge, loss)
+    study(storage).run(Wander(TRIALS, seed=3), InProcess(Lasting()), progress=progress)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1])

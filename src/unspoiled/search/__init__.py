@@ -1,6 +1,9 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
+from unspoiled.search._evaluator import LiveEvaluator
+from unspoiled.search._executor import InProcess
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
     Evaluation,
     Evaluator,
@@ -10,6 +13,8 @@ from unspoiled.search._strategy import (
     Rival,
     Strategy,
 )
+from unspoiled.search._study import Study
+from unspoiled.search._trial import Trial, best_trials
 from unspoiled.search.cocktail import Cocktail, cocktail_start, cocktail_weights
 from unspoiled.search.evolve import Evolve, population_size
 from unspoiled.search.gradient import Gradient
@@ -29,6 +34,8 @@ __all__ = [
     "GradientRequest",
     "Granularity",
     "Grid",
+    "InProcess",
+    "LiveEvaluator",
     "Parents",
     "Pareto",
     "Proposal",
@@ -37,7 +44,10 @@ __all__ = [
     "Rival",
     "SearchSpace",
     "Strategy",
+    "Study",
     "Sweep",
+    "Trial",
+    "best_trials",
     "block_label",
     "cocktail_start",
     "cocktail_weights",
@@ -47,5 +57,6 @@ __all__ = [
     "hypervolume",
     "module_kinds",
     "population_size",
+    "sqlite_url",
     "uniform",
 ]

@@ -77,6 +77,7 @@ class Evaluation:
         tokens: What it cost, in tokens of a forward pass; a backward pass counts as two.
         merge_seconds: Time to merge in memory.
         loss_seconds: Time to compute the losses, and the gradient.
+        worker: Which worker found it; empty where there is but one.
     """
 
     losses: Losses
@@ -87,6 +88,7 @@ class Evaluation:
     tokens: int
     merge_seconds: float
     loss_seconds: float
+    worker: str = ""
 
     @property
     def finite(self) -> bool:
