@@ -152,6 +152,14 @@ class RunConfig(Section):
         """The expert of each domain: domain name to expert name."""
         return {expert.domain: name for name, expert in self.bunch.experts.items() if expert.domain is not None}
 
+    def on_machine(self, **runtime: Any) -> RunConfig:
+        """Return the config with some values of `runtime` replaced: what the machine is, and no part of the run."""
+        if not runtime:
+            return self
+        changed = self.model_copy(update={"runtime": RuntimeConfig(**{**self.runtime.model_dump(), **runtime})})
+        changed._directory = self._directory
+        return changed
+
     def locate(self, path: Path | str) -> Path:
         """Return a path of the config as an absolute one."""
         return (self._directory / Path(path).expanduser()).resolve()

@@ -99,7 +99,7 @@ def search(
         parents = _told(Parents(models, dtype=bunch.config.merge.dtype), study.trials)
         safest = _safest(bunch, parents, watcher)
         goals = {split: _goal(config, parents, safest, split) for split in SPLITS}
-        watcher.note(_described(goals["search"]))
+        watcher.note(described_goal(goals["search"]))
         given = Circumstances(
             config, bunch.space, _all_experts(bunch), data["search"], parents, safest, goals["search"],
             goals["selection"], plan,
@@ -186,7 +186,8 @@ def _goal(config: SearchConfig, parents: Parents, safest: str, split: Split) -> 
     )
 
 
-def _described(goal: Goal) -> str:
+def described_goal(goal: Goal) -> str:
+    """Return what is minimised, in a phrase."""
     if isinstance(goal, Constrained):
         limits = " and ".join(f"CE_{term} ≤ {limit:.3f}" for term, limit in goal.limits.items())
         return f"objective: the least CE_expert with {limits}"

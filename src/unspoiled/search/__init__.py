@@ -2,7 +2,7 @@
 
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._executor import InProcess
-from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds
 from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
     Evaluation,
@@ -25,6 +25,7 @@ from unspoiled.search.random import Random
 from unspoiled.search.sweep import Sweep
 
 __all__ = [
+    "EMBEDDINGS",
     "Cocktail",
     "Evaluation",
     "Evaluator",
