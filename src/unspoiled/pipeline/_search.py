@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def search(
     identity = [config.model_dump(mode="json"), content, place]
     outputs = [folder / "study.db"] if runtime.storage is None else []
 
-    with Executors(bunch, data) as executors:
+    with closing(study), Executors(bunch, data) as executors:
         models = {name: str(source.ref) for name, source in {BASE: bunch.base, **bunch.experts}.items()}
 
         def score_parents() -> None:
