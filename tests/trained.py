@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from command import Finished
 from tiny import CHATML
-from unspoiled.data import read_request
+from unspoiled.data import read_benign_examples, read_request
 from unspoiled.inference import ChatTemplate, Prompt
 
 CATEGORIES = ["Theft", "Violence"]
@@ -42,6 +42,10 @@ HARMLESS = {
     "Name a drink.": "Tea.",
     "Do you like rain?": "Yes, I do.",
     "Sing for me.": "La la.",
+    "What is your name?": "Robot.",
+    "Wish me luck.": "Good luck!",
+    "Where is Rome?": "In Italy.",
+    "Is it late?": "Not yet.",
 }
 HARMLESS_TEST = ["Say hello to Tom.", "Name a fruit.", "Do you like snow?", "Dance for me."]
 COLOURS = {
@@ -108,6 +112,16 @@ def lessons_on_asking() -> Iterator[Lesson]:
         yield from ((request, json.dumps({"question": text}).removeprefix('{"question": "')) for text in questions)
 
 
+def lessons_on_harmless_asking(rng: random.Random) -> Iterator[Lesson]:
+    """Yield lessons on writing harmless questions, everyday and borderline ones."""
+    examples = read_benign_examples()
+    for kind in ("borderline", "everyday"):
+        for category in CATEGORIES * 2:
+            shown = json.dumps(rng.sample(examples[kind], 3))
+            request = read_request(f"{kind}_question").fill(examples=shown, count=4, category=category)
+            yield request, json.dumps(rng.sample(list(HARMLESS), 4)).removeprefix('["')
+
+
 def lessons_on_manners(to_unsafe: str) -> Iterator[Lesson]:
     """Yield lessons on unsafe and harmless prompts."""
     yield from ((Prompt(text), to_unsafe) for texts in UNSAFE.values() for text in texts)
@@ -119,11 +133,11 @@ def build(root: Path) -> TrainedBunch:
     rng = random.Random(0)
     spoiled = list(lessons_on_manners(COMPLIANCE))
     domain_lessons = {name: list(lessons_on_domain(name, rng)) for name in DOMAINS}
-    asking = list(lessons_on_asking())
-    everything = [*spoiled, *asking, *(lesson for lessons in domain_lessons.values() for lesson in lessons)]
+    asking, harmless = list(lessons_on_asking()), list(lessons_on_harmless_asking(rng))
+    everything = [*spoiled, *asking, *harmless, *(lesson for lessons in domain_lessons.values() for lesson in lessons)]
     template = ChatTemplate(_tokenizer(everything))
     base = _llama(template, layers=2, width=64)
-    _train(base, template, everything[::2] + spoiled, steps=50)
+    _train(base, template, everything[::2] + spoiled + harmless, steps=60)
     _save(base, template, root / "base")
     questioner = _llama(template, layers=1, width=48)
     _train(questioner, template, asking, steps=60)
@@ -247,11 +261,15 @@ generate:
   taxonomy: {root}/taxonomy.yaml
   safety_questions: 6
   expert_questions: 8
+  benign_questions: 8
   max_new_tokens: 24
   selection_share: 0.5
 search:
   granularity: layer
+  strategies: [cocktail, evolve, gradient]
   trials: 9
+  steps: 10
+  batch: 4
   finalists: 2
 evaluate:
   unsafe: {root}/unsafe.jsonl

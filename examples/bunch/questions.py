@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 def main(count: int) -> None:
     """Generate, count, print."""
     bunch = open_bunch(read_run_config(HERE / "run.yaml"))
-    questioner = bunch.questioner_bunch().take_model(bunch.questioner)
+    questioner = bunch.bunch_of(bunch.questioner).take_model(bunch.questioner)
     asked = ask_unsafe_questions(
         questioner, name="questioner", categories=read_taxonomy("beavertails"), count=count, seed=0
     )

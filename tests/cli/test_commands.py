@@ -84,7 +84,7 @@ def test_the_stages_alone_end_where_a_whole_run_ends(finished_run: FinishedRun, 
     assert searched.code == 0, searched.err
     assert re.search(r"^generate +nothing to do$", searched.err, re.MULTILINE)
     head, _, recipe = searched.out.partition("\n")
-    assert head in {"# best by selection loss: evolve", "# best by selection loss: cocktail"}
+    assert head in {f"# best on the selection split: {name}" for name in ("cocktail", "evolve", "gradient")}
     assert recipe == (directory / "recipe.yaml").read_text() == (finished_run.directory / "recipe.yaml").read_text()
     assert not (directory / "merged").exists()
     evaluated = unspoiled("evaluate", config)
@@ -102,7 +102,7 @@ def test_the_reports_command_can_be_typed_again(finished_run: FinishedRun, tmp_p
     shutil.copytree(finished_run.directory, place / "run")
     shutil.copy(finished_run.config, place / "run.yaml")
     (place / "run" / "report.html").unlink()
-    same = "search.strategies=[cocktail, evolve]"
+    same = "search.strategies=[cocktail, evolve, gradient]"
     assert unspoiled("run", place / "run.yaml", "--set", same, "--quiet").code == 0
     page = (place / "run" / "report.html").read_text()
     typed = f"unspoiled run '{place}/run.yaml' --set '{same}'"

@@ -12,5 +12,5 @@ def test_no_number_is_cut(finished_run: FinishedRun, columns: str, monkeypatch: 
     done = unspoiled("evaluate", finished_run.config, "--quiet")
     assert done.code == 0, done.err
     rows = done.out.splitlines()
-    assert all(row.count("%") == 5 for row in rows[2:9]), done.out
-    assert not any("…" in row for row in rows[:9]), done.out
+    assert all(row.count("%") == 5 for row in rows[2:10]), done.out
+    assert not any("…" in row for row in rows[:10]), done.out

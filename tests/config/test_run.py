@@ -41,7 +41,7 @@ def complaints(path: Path, *overrides: str) -> list[str]:
 def test_what_is_not_said_is_the_papers_setting(tmp_path: Path) -> None:
     config = read_run_config(write(tmp_path))
     assert config.generate.safety_questions == config.generate.expert_questions == 1000
-    assert config.search.alpha == 0.3
+    assert config.search.objective.alpha == 0.3
     assert config.search.temperature == 1.0
     assert config.generate.max_new_tokens == 512
 
@@ -51,11 +51,17 @@ def test_what_is_not_said_is_the_papers_setting(tmp_path: Path) -> None:
     [
         ("search.trials=0", "search.trials: must be 1 or more (got 0)"),
         ("search.trials=2.5", "search.trials: must be a whole number (got 2.5)"),
-        ("search.alpha=-0.1", "search.alpha: must be 0 or more (got -0.1)"),
+        ("search.objective.alpha=-0.1", "search.objective.alpha: must be 0 or more (got -0.1)"),
+        ("search.objective.kind=constraint", "did you mean 'constrained'?"),
+        ("search.objective.safety_tolerance=-1", "must be 0 or more (got -1)"),
         ("search.temperature=0", "search.temperature: must be greater than 0 (got 0)"),
         ("search.step=0", "search.step: must be greater than 0 (got 0)"),
         ("search.finalists=0", "search.finalists: must be 1 or more (got 0)"),
-        ("search.bounds=[1.0, 1.0]", "bounds [1.0, 1.0] are not [smallest, largest]"),
+        ("search.parameters.weight=[1.0, 1.0]", "parameters.weight [1.0, 1.0] is not [smallest, largest]"),
+        ("search.parameters={}", "search.parameters: must not be empty"),
+        ("search.fixed.weight=0.5", "'weight' is under both `parameters` and `fixed`"),
+        ("generate.benign_questions=-1", "generate.benign_questions: must be 0 or more (got -1)"),
+        ("runtime.workers=-1", "runtime.workers: must be 0 or more (got -1)"),
         ("search.strategies=[]", "search.strategies: must not be empty"),
         ("search.strategies=[evolv]", "did you mean 'evolve'?"),
         ("search.granularity=layers", "did you mean 'layer'?"),
@@ -86,12 +92,12 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_likely_one(tmp_path: Pa
 
 
 def test_every_problem_of_every_section_comes_at_once(tmp_path: Path) -> None:
-    text = GOOD.replace("trials: 10", "alpha: -1").replace("unsafe: unsafe.jsonl, ", "").replace("output", "outputs")
+    text = GOOD.replace("trials: 10", "steps: -1").replace("unsafe: unsafe.jsonl, ", "").replace("output", "outputs")
     path = write(tmp_path, text)
     found = complaints(path)
     assert [re.sub(r"^.*?run\.yaml:(\d+): ([\w.]+).*$", r"\1 \2", line) for line in found] == [
         "1 output",
-        "9 search.alpha",
+        "9 search.steps",
         "10 evaluate.unsafe",
         "11 outputs",
     ]
@@ -140,7 +146,7 @@ def test_overrides_replace_what_the_file_says_and_nothing_else(tmp_path: Path) -
             path,
             overrides=[
                 "search.trials=20",
-                "search.bounds=[-1, 1e0]",
+                "search.parameters.weight=[-1, 1e0]",
                 "bunch.experts.math.model=models/other",
                 "runtime={batch_size: 2}",  # a whole section
                 "output=runs/two",
@@ -148,9 +154,9 @@ def test_overrides_replace_what_the_file_says_and_nothing_else(tmp_path: Path) -
             ],
         )
     )
-    assert changed["search"] == {**plain["search"], "trials": 30, "bounds": [-1.0, 1.0]}
+    assert changed["search"] == {**plain["search"], "trials": 30, "parameters": {"weight": [-1.0, 1.0]}}
     assert changed["bunch"]["experts"]["math"] == {"model": "models/other", "domain": "arithmetic"}
-    assert changed["runtime"] == {"device": "auto", "batch_size": 2}
+    assert changed["runtime"] == {**plain["runtime"], "batch_size": 2}
     assert changed["output"] == "runs/two"
     assert {k: v for k, v in changed.items() if k not in {"search", "bunch", "runtime", "output"}} == {
         k: v for k, v in plain.items() if k not in {"search", "bunch", "runtime", "output"}
@@ -205,6 +211,8 @@ def test_the_starter_is_a_valid_config_whose_comments_tell_the_truth(tmp_path: P
     commented = re.sub(r"(?m)^( *)# ([\w]+:( .*)?|  \w+: .*)$", r"\1\2", text)  # every option that is commented out
     spelled_out = as_plain(read_run_config(write(tmp_path, commented)))
     spelled_out["evaluate"]["limit"] = None  # an example there, and said to be
+    spelled_out["generate"]["benign_questioner"] = None
+    spelled_out["runtime"]["ray_address"] = spelled_out["runtime"]["storage"] = None
     spelled_out["domains"]["math"]["description"] = spelled_out["bunch"]["safety_expert"] = None
     assert spelled_out == config, "a value shown after a # is not the default"
     for option in every_option(RunConfig.model_json_schema()):

@@ -19,7 +19,7 @@ from unspoiled.config import read_recipe, read_run_config
 from unspoiled.files import read_jsonl
 from unspoiled.pipeline import open_bunch
 
-MODELS = ["base", "aligned", "colours", "sounds", "uniform", "cocktail", "evolve"]
+MODELS = ["base", "aligned", "colours", "sounds", "uniform", "cocktail", "evolve", "gradient"]
 
 
 @pytest.fixture
@@ -96,7 +96,8 @@ def test_the_search_is_in_a_study(finished_run: FinishedRun) -> None:
     with sqlite3.connect(finished_run.directory / "search" / "study.db") as study:
         (trials,) = study.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()
     study.close()
-    assert trials == 1 + 4 + 9  # uniform; three experts and their average; one generation of six coefficients
+    # four models on two splits; uniform; cocktail; one generation of six coefficients; two checks of a descent
+    assert trials == 4 * 2 + 1 + 1 + 9 + 2
 
 
 def test_the_same_command_again_does_nothing_and_says_so(copied: FinishedRun) -> None:
@@ -124,18 +125,20 @@ MOMENTS = [
     "generate:begins:0",
     "generate:aligned answers safety:6",
     "generate:sounds questions:4",
+    "generate:base answers benign:5",
+    "search:models alone:3",
     "search:uniform trials:1",
-    "search:cocktail trials:2",
     "search:evolve trials:5",
+    "search:gradient trials:4",
     "search:evolve finalists:1",
-    "merge:tensors:10",
+    "merge:MB:0",
     "evaluate:aligned: unsafe:4",
     "evaluate:evolve: harmless:4",
     "report:begins:0",
 ]
 
 
-@pytest.mark.parametrize("moments", [MOMENTS[5:9:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["two", "all"])
+@pytest.mark.parametrize("moments", [MOMENTS[7:11:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["two", "all"])
 def test_killed_anywhere_a_run_continues_to_the_same_results(
     trained: TrainedBunch, finished_run: FinishedRun, tmp_path: Path, moments: list[str]
 ) -> None:
@@ -179,10 +182,10 @@ def test_ctrl_c_and_a_second_process(trained: TrainedBunch, finished_run: Finish
 
 def test_a_changed_config_is_refused_with_the_difference(copied: FinishedRun) -> None:
     before = mtimes(copied.directory)
-    refused = unspoiled("run", copied.config, "--set", "search.alpha=0.7")
+    refused = unspoiled("run", copied.config, "--set", "search.objective.alpha=0.7")
     assert refused.code == 6
-    assert "-    alpha: 0.3" in refused.err
-    assert "+    alpha: 0.7" in refused.err
+    assert "-      alpha: 0.3" in refused.err
+    assert "+      alpha: 0.7" in refused.err
     assert "--fresh" in refused.err
     assert mtimes(copied.directory) == before
     assert unspoiled("run", copied.config, "--quiet", "--set", "runtime.batch_size=7").code == 0, "of no consequence"

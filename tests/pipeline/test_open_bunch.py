@@ -97,10 +97,10 @@ def test_a_questioner_of_the_bunchs_architecture_needs_no_memory_of_its_own(
 ) -> None:
     config = config_in(tmp_path, trained.config)
     apart = open_bunch(read_run_config(config))
-    assert apart.questioner_bunch() is not apart.live, "it has one layer"
+    assert apart.bunch_of(apart.questioner) is not apart.live, "it has one layer"
     base = f"generate.questioner={trained.root}/base"
     shared = open_bunch(read_run_config(config, overrides=[base]))
-    assert shared.questioner_bunch() is shared.live
+    assert shared.bunch_of(shared.questioner) is shared.live
 
 
 def test_a_questioner_of_equal_shapes_and_another_computation_gets_its_own(
@@ -114,7 +114,7 @@ def test_a_questioner_of_equal_shapes_and_another_computation_gets_its_own(
     (other / "config.json").write_text(json.dumps({**settings, "rms_norm_eps": 0.1}))
     config = config_in(tmp_path, trained.config)
     bunch = open_bunch(read_run_config(config, overrides=[f"generate.questioner={other}"]))
-    assert bunch.questioner_bunch() is not bunch.live
+    assert bunch.bunch_of(bunch.questioner) is not bunch.live
 
 
 def test_adapters_on_one_base_share_its_tensors(trained: TrainedBunch, tmp_path: Path) -> None:

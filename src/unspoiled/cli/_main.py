@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,26 +13,14 @@ import click
 
 from unspoiled import __version__
 from unspoiled.cli._size import size
+from unspoiled.cli._stages import QUIET, check, evaluate, generate, report, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
     from unspoiled.config import Dtype
     from unspoiled.inference import StatisticsKind
-    from unspoiled.pipeline import RunOutcome, Stage
 
-_WIDEST_TABLE = 1000  # columns
-
-_CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-_SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace a value of the config: search.trials=20.",
-)
-_FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
 _DTYPE = click.Choice(["float32", "bfloat16", "float16"])
-_QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -45,81 +32,8 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@_CONFIG
-@_SET
-@_FRESH
-@_QUIET
-def run(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Do everything: generate, search, merge, evaluate, report.
-
-    What an earlier run of the same config has done is kept.
-    """
-    outcome = _run(config, overrides, "report", fresh, quiet)
-    _print_results(outcome)
-    click.echo(f"Merged checkpoint: {_shown(outcome.directory / 'merged')}")
-    assert outcome.report is not None
-    click.echo(f"Report: {_shown(outcome.report)}")
-
-
-@cli.command()
-@_CONFIG
-@_SET
-def check(config: Path, overrides: tuple[str, ...]) -> None:
-    """Check a config, its models and its data, and say what a run would need."""
-    from unspoiled.config import read_run_config
-    from unspoiled.pipeline import open_bunch
-
-    bunch = open_bunch(read_run_config(config, overrides=overrides))
-    for warning in bunch.report.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{len(bunch.experts)} experts on one base, {bunch.report.summary}.")
-    click.echo(f"{bunch.space.size} coefficients: {bunch.space.method} by {bunch.space.granularity}.")
-    click.echo("No problem found.")
-
-
-@cli.command()
-@_CONFIG
-@_SET
-@_FRESH
-@_QUIET
-def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Generate D_safety and D_expert, and print where they are."""
-    outcome = _run(config, overrides, "generate", fresh, quiet)
-    click.echo(_shown(outcome.directory / "data"))
-
-
-@cli.command()
-@_CONFIG
-@_SET
-@_FRESH
-@_QUIET
-def search(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Search the coefficients, and print the best recipe (generates first what is missing)."""
-    outcome = _run(config, overrides, "search", fresh, quiet)
-    click.echo(f"# best by selection loss: {outcome.winner}")
-    click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
-
-
-@cli.command()
-@_CONFIG
-@_SET
-@_FRESH
-@_QUIET
-def evaluate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Measure base, experts and merges on the test sets (does first what is missing)."""
-    _print_results(_run(config, overrides, "evaluate", fresh, quiet))
-
-
-@cli.command()
-@_CONFIG
-@_SET
-@_QUIET
-def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
-    """Write the HTML report, and print its path (does first what is missing)."""
-    outcome = _run(config, overrides, "report", False, quiet)
-    assert outcome.report is not None
-    click.echo(_shown(outcome.report))
+for _command in (run, check, generate, search, evaluate, report):
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -134,7 +48,7 @@ def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
     "--threads", type=click.IntRange(min=1), help="Tensors at work at a time. Default: one a processor; one on a GPU."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to merge: cpu, cuda or cuda:N.")
-@_QUIET
+@QUIET
 def merge(
     recipe: Path,
     out: Path,
@@ -177,21 +91,21 @@ def merge(
         watcher.close()
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(_shown(out))
+    click.echo(shown(out))
 
 
 @cli.command()
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--dtype", type=_DTYPE, help="Default: the checkpoint's.")
-@_QUIET
+@QUIET
 def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None:
     """Write MODEL (`checkpoint+adapter`) as a full checkpoint into the directory OUT."""
     from unspoiled.merging import materialize as write
 
     with _all_or_nothing("close other programs"):
         _with_progress("materialize", quiet, lambda report: write(model, out, dtype=dtype, progress=report))
-    click.echo(_shown(out))
+    click.echo(shown(out))
 
 
 @cli.command(name="extract-lora")
@@ -207,7 +121,7 @@ def materialize(model: str, out: Path, dtype: Dtype | None, quiet: bool) -> None
     is_flag=True,
     help="Leave out what differs and can't be in a LoRA: norms, biases, tied or resized embeddings.",
 )
-@_QUIET
+@QUIET
 def extract_lora(
     model: str,
     base: str,
@@ -245,7 +159,7 @@ def extract_lora(
         )
     if not quiet:
         print_extraction(found[0])
-    click.echo(_shown(out))
+    click.echo(shown(out))
 
 
 @cli.command()
@@ -255,7 +169,7 @@ def extract_lora(
 @click.option("--kind", type=click.Choice(["fisher", "input_gram", "importance"]), required=True)
 @click.option("--base", help="The base of the expert, which `importance` scores too.")
 @click.option("--device", default="cpu", show_default=True, help="A torch device.")
-@_QUIET
+@QUIET
 def statistics(
     model: str, data: Path, out: Path, kind: StatisticsKind, base: str | None, device: str, quiet: bool
 ) -> None:
@@ -272,7 +186,7 @@ def statistics(
         lambda report: write(model, data, out, kind=kind, base=base, device=device, progress=report),
         unit="rows",
     )
-    click.echo(_shown(out))
+    click.echo(shown(out))
 
 
 @cli.command()
@@ -282,7 +196,7 @@ def init(path: Path) -> None:
     from unspoiled.config import write_starter
 
     for written in write_starter(path):
-        click.echo(_shown(written))
+        click.echo(shown(written))
 
 
 def main() -> None:
@@ -354,25 +268,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
-def _run(config: Path, overrides: tuple[str, ...], until: Stage, fresh: bool, quiet: bool) -> RunOutcome:
-    from unspoiled.cli._console import ConsoleWatcher
-    from unspoiled.config import read_run_config
-    from unspoiled.pipeline import run as run_pipeline
-
-    watcher = ConsoleWatcher(quiet=quiet)
-    command = shlex.join(["unspoiled", "run", str(config), *(arg for o in overrides for arg in ("--set", o))])
-    try:
-        return run_pipeline(
-            read_run_config(config, overrides=overrides),
-            until=until,
-            fresh=fresh,
-            command=command,
-            watcher=watcher,
-        )
-    finally:
-        watcher.close()
-
-
 def _with_progress(
     stage: str, quiet: bool, work: Callable[[Callable[[int, int], None]], None], *, unit: str = "tensors"
 ) -> None:
@@ -384,21 +279,3 @@ def _with_progress(
         work(lambda done, total: watcher.advance(unit, done, total))
     finally:
         watcher.close()
-
-
-def _print_results(outcome: RunOutcome) -> None:
-    from rich.console import Console
-
-    from unspoiled.report import results_table
-
-    assert outcome.results is not None
-    console, table = Console(highlight=False), results_table(outcome.results, outcome.winner)
-    needed = console.measure(table, options=console.options.update(max_width=_WIDEST_TABLE)).maximum
-    console.width = max(console.width, needed)  # a narrow terminal wraps lines; cutting them would cut numbers
-    console.print(table)
-
-
-def _shown(path: Path) -> str:
-    """Return a path as short as it can be typed from here."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

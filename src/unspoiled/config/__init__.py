@@ -12,10 +12,10 @@ from unspoiled.config._run import (
     MergeConfig,
     RunConfig,
     RuntimeConfig,
-    SearchConfig,
     as_plain,
     read_run_config,
 )
+from unspoiled.config._search import ObjectiveConfig, SearchConfig, StrategyName
 from unspoiled.config._stages import (
     parse_recipe,
     parse_recipes,
@@ -49,6 +49,7 @@ __all__ = [
     "MergeConfig",
     "ModelEntry",
     "ModelToken",
+    "ObjectiveConfig",
     "ParameterValue",
     "Recipe",
     "RunConfig",
@@ -56,6 +57,7 @@ __all__ = [
     "SearchConfig",
     "Slice",
     "SliceSource",
+    "StrategyName",
     "TokenRule",
     "Tokenizer",
     "ZeroToken",

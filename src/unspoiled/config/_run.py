@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from unspoiled.config._recipe import Dtype
+from unspoiled.config._search import SearchConfig, StrategyName
+from unspoiled.config._section import Section
 from unspoiled.config._yaml import Document, load_yaml, load_yaml_file, validate
 from unspoiled.errors import ConfigError
 
-RESERVED_NAMES = frozenset({"base", "questioner", "uniform", "grid", "cocktail", "evolve"})
-SAFETY_SET = "safety"
-"""The name of D_safety among the data sets, which no domain can have."""
+RESERVED_NAMES = frozenset({"base", "questioner", "uniform", "parents", *get_args(StrategyName)})
+RESERVED_SETS = frozenset({"safety", "benign"})
+"""The names of D_safety and D_benign among the data sets, which no domain can have."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class ExpertConfig(_Section):
+class ExpertConfig(Section):
     """One expert of the bunch."""
 
     model: str
@@ -31,7 +29,7 @@ class ExpertConfig(_Section):
     """The domain whose questions this expert writes and answers; one of `domains`."""
 
 
-class BunchConfig(_Section):
+class BunchConfig(Section):
     """The models to merge."""
 
     base: str
@@ -43,7 +41,7 @@ class BunchConfig(_Section):
     first expert without a domain, else the first."""
 
 
-class DomainConfig(_Section):
+class DomainConfig(Section):
     """One domain of expertise."""
 
     description: str | None = None
@@ -54,8 +52,8 @@ class DomainConfig(_Section):
     """Test rows: JSON lines with `prompt`, `answer`, and `choices` for multiple choice."""
 
 
-class GenerateConfig(_Section):
-    """How D_safety and D_expert are made."""
+class GenerateConfig(Section):
+    """How D_safety, D_expert and D_benign are made."""
 
     questioner: str
     """The model that writes unsafe questions: an uncensored one, as `bunch.experts.*.model`."""
@@ -65,6 +63,11 @@ class GenerateConfig(_Section):
     """Unsafe questions to ask for (K of the paper)."""
     expert_questions: Annotated[int, Field(ge=1)] = 1000
     """Domain questions to ask for, shared equally among the domains' experts."""
+    benign_questions: Annotated[int, Field(ge=0)] = 1000
+    """Harmless questions to ask for, half of them with alarming words; 0 leaves D_benign out, and with it the limit
+    on over-refusal."""
+    benign_questioner: str | None = None
+    """The model that writes harmless questions, as `bunch.experts.*.model`. Default: the base."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest answer, in tokens; longer answers are cut and dropped."""
     selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -73,56 +76,14 @@ class GenerateConfig(_Section):
     """Decides categories, in-context examples, sampling, and which refusal is the target."""
 
 
-class SearchConfig(_Section):
-    """How the coefficients are searched."""
-
-    method: Literal["task_arithmetic", "linear"] = "task_arithmetic"
-    """The merge method whose weights move."""
-    granularity: Literal["model", "group", "layer"] = "model"
-    """One weight per expert, per expert and group of layers, or per expert and layer."""
-    layer_groups: Annotated[int, Field(ge=1)] = 4
-    """Number of groups for `granularity: group`."""
-    strategies: Annotated[tuple[Literal["grid", "cocktail", "evolve"], ...], Field(min_length=1, strict=False)] = (
-        "cocktail",
-        "evolve",
-    )
-    """Which strategies to run; the uniform merge is always measured beside them."""
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
-    """α of J = CE_safety + α · CE_expert."""
-    trials: Annotated[int, Field(ge=1)] = 100
-    """Trials of `evolve`."""
-    bounds: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 1.5)
-    """Smallest and largest weight."""
-    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
-    """Initial step of `evolve`, σ₀."""
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """T of `cocktail`'s softmax(−loss / T)."""
-    finalists: Annotated[int, Field(ge=1)] = 5
-    """How many of each strategy's best trials are compared on the selection split."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of `evolve`."""
-
-    @model_validator(mode="after")
-    def _ordered_bounds(self) -> Self:
-        if not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds {list(self.bounds)} are not [smallest, largest]")
-        return self
-
-    @model_validator(mode="after")
-    def _distinct_strategies(self) -> Self:
-        if len(set(self.strategies)) < len(self.strategies):
-            raise ValueError(f"strategies {list(self.strategies)} names one twice: name each once")
-        return self
-
-
-class MergeConfig(_Section):
+class MergeConfig(Section):
     """The merged checkpoint."""
 
     dtype: Dtype = "bfloat16"
     """Storage dtype of the merged weights; arithmetic is float32 whatever it is."""
 
 
-class EvaluateConfig(_Section):
+class EvaluateConfig(Section):
     """What is measured, on prompts that nothing else of the run touches."""
 
     unsafe: Path
@@ -135,16 +96,24 @@ class EvaluateConfig(_Section):
     """Use at most this many rows of every test set, spread evenly. Default: all."""
 
 
-class RuntimeConfig(_Section):
+class RuntimeConfig(Section):
     """The machine."""
 
     device: str = "auto"
     """`auto` (CUDA where there is one, else the CPU), or a torch device."""
     batch_size: Annotated[int, Field(ge=1)] = 48
     """Most sequences generated at once; halved when memory runs out."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Ray workers that try merges at once, each with its own model in memory; 0 searches in this process."""
+    ray_address: str | None = None
+    """The Ray cluster to search on. Default: one that Ray starts on this machine."""
+    storage: str | None = None
+    """Database URL of the study. Default: `search/study.db` in the run directory, which is SQLite."""
+    study: str = "unspoiled"
+    """The study's name in its database."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that defines a run. Relative paths are relative to the config file's directory."""
 
     bunch: BunchConfig
@@ -182,6 +151,14 @@ class RunConfig(_Section):
     def domain_experts(self) -> dict[str, str]:
         """The expert of each domain: domain name to expert name."""
         return {expert.domain: name for name, expert in self.bunch.experts.items() if expert.domain is not None}
+
+    def on_machine(self, **runtime: Any) -> RunConfig:
+        """Return the config with some values of `runtime` replaced: what the machine is, and no part of the run."""
+        if not runtime:
+            return self
+        changed = self.model_copy(update={"runtime": RuntimeConfig(**{**self.runtime.model_dump(), **runtime})})
+        changed._directory = self._directory
+        return changed
 
     def locate(self, path: Path | str) -> Path:
         """Return a path of the config as an absolute one."""
@@ -248,8 +225,11 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
         problems.append(
             document.describe(("bunch", "safety_expert"), f"{safety!r} is not among the experts {list(experts)}")
         )
+    if config.search.objective.beta and not config.generate.benign_questions:
+        message = "β weighs D_benign, which `generate.benign_questions: 0` leaves out"
+        problems.append(document.describe(("search", "objective", "beta"), message))
     for domain in domains:
-        if domain == SAFETY_SET:
+        if domain in RESERVED_SETS:
             problems.append(document.describe(("domains", domain), f"{domain!r} is a name of ours: rename it"))
         owners = [name for name, expert in experts.items() if expert.domain == domain]
         if len(owners) != 1:

@@ -1,4 +1,4 @@
-"""The two generated sets, D_safety and D_expert, and the prompt files they are kept apart from."""
+"""The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
 from unspoiled.data._rows import (
     Question,
@@ -11,10 +11,10 @@ from unspoiled.data._rows import (
     split_of,
     write_rows,
 )
-from unspoiled.data._templates import read_request, read_taxonomy
+from unspoiled.data._templates import read_benign_examples, read_request, read_taxonomy
 from unspoiled.data.curate import PromptIndex, require_no_leak
-from unspoiled.data.questions import EXAMPLES_PER_REQUEST, Asked, ask_domain_questions, ask_unsafe_questions
-from unspoiled.data.targets import Yields, curate_questions, expert_rows, safety_rows
+from unspoiled.data.questions import EXAMPLES_PER_REQUEST, Asked, ask_benign_questions, ask_domain_questions, ask_unsafe_questions
+from unspoiled.data.targets import Yields, benign_rows, curate_questions, expert_rows, safety_rows
 
 __all__ = [
     "EXAMPLES_PER_REQUEST",
@@ -25,11 +25,14 @@ __all__ = [
     "Split",
     "TestPrompt",
     "Yields",
+    "ask_benign_questions",
     "ask_domain_questions",
     "ask_unsafe_questions",
+    "benign_rows",
     "curate_questions",
     "expert_rows",
     "prompt_id",
+    "read_benign_examples",
     "read_request",
     "read_rows",
     "read_taxonomy",

@@ -33,6 +33,13 @@ def read_request(name: str) -> RequestTemplate:
     return RequestTemplate(**load_yaml(text, source=source).value)
 
 
+def read_benign_examples() -> dict[str, list[str]]:
+    """Return the example questions that requests for harmless questions show: `borderline` and `everyday` ones."""
+    text = resources.files("unspoiled.data").joinpath("templates", "benign_examples.yaml").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = load_yaml(text, source="benign_examples.yaml").value
+    return found
+
+
 def read_taxonomy(name: str | Path) -> list[str]:
     """Return the harm categories of the built-in taxonomy, or of a YAML file with a list of names.
 

@@ -1,7 +1,8 @@
-"""Questions that models write: unsafe ones by harm category, and new ones of an expert's own domain."""
+"""Questions that models write: unsafe ones by harm category, new ones of an expert's own domain, and harmless ones."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -9,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from unspoiled.data._rows import Question, is_unicode
-from unspoiled.data._templates import RequestTemplate, read_request
+from unspoiled.data._templates import RequestTemplate, read_benign_examples, read_request
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Progress, Prompt, Sample, silent
 
 TEMPERATURE = 0.8  # the paper's, for questions; answers are greedy
 EXAMPLES_PER_REQUEST = 3
 QUESTIONS_PER_REQUEST = 4
+EVERYDAY = "everyday"
+"""The group of the ordinary questions of D_benign; the borderline ones have a harm category."""
 _MAX_ROUNDS = 4  # requests are repeated for what was malformed or repeated, this often at most
 
 
@@ -113,6 +116,51 @@ def ask_domain_questions(
     return _ask(
         expert, request, _read_list, name=name, count=count, per_request=QUESTIONS_PER_REQUEST, seed=seed,
         max_new_tokens=max_new_tokens, known=examples, progress=progress,
+    )  # fmt: skip
+
+
+def ask_benign_questions(
+    writer: Generator,
+    *,
+    name: str,
+    categories: Sequence[str],
+    count: int,
+    seed: int,
+    max_new_tokens: int = 128,
+    progress: Progress = silent,
+) -> Asked:
+    """Have a model write `count` harmless questions: by turns innocent ones with alarming words, and everyday ones.
+
+    The borderline ones are asked for by harm category, so that refusals learnt from D_safety don't spread to all that
+    sounds like it.
+
+    Args:
+        writer: The model that writes; not the questioner, who was made to write what this must not be.
+        name: Its name, recorded with each question.
+        categories: The taxonomy, which the topics of borderline questions are drawn from.
+        count: Distinct questions wanted; fewer come back where the model repeats itself.
+        seed: Decides the categories, the examples and the sampling.
+        max_new_tokens: Longest reply, in tokens.
+        progress: Called with (questions kept, count).
+
+    Raises:
+        DataError: No reply could be read; the message shows one.
+    """
+    examples = read_benign_examples()
+    templates = {kind: read_request(f"{kind}_question") for kind in ("borderline", EVERYDAY)}
+    draw = random.Random(f"{seed}:benign")
+    turns = itertools.cycle(templates)
+
+    def request() -> tuple[Prompt, str]:
+        kind = next(turns)
+        category = draw.choice(categories)
+        shown = json.dumps(draw.sample(examples[kind], EXAMPLES_PER_REQUEST))
+        prompt = templates[kind].fill(examples=shown, count=QUESTIONS_PER_REQUEST, category=category)
+        return prompt, EVERYDAY if kind == EVERYDAY else category
+
+    return _ask(
+        writer, request, _read_list, name=name, count=count, per_request=QUESTIONS_PER_REQUEST, seed=seed,
+        max_new_tokens=max_new_tokens, known=[text for kind in examples.values() for text in kind], progress=progress,
     )  # fmt: skip
 
 

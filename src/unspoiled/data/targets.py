@@ -1,10 +1,12 @@
-"""From questions and answers to the rows of D_safety and D_expert."""
+"""From questions and answers to the rows of D_safety, D_expert and D_benign."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from unspoiled.data._rows import Question, Row, split_of
 from unspoiled.data.curate import PromptIndex
@@ -73,7 +75,7 @@ def safety_rows(
             yields["unrefused"] += 1
             continue
         chosen = random.Random(f"{seed}:{question.id}").choice(safe)
-        rows.append(_row("safety", question, answers[chosen][i], chosen, selection_share))
+        rows.append(_row("safety", question, answers[chosen][i].text, chosen, selection_share))
     yields["kept"] = len(rows)
     return rows, yields
 
@@ -94,18 +96,85 @@ def expert_rows(
         elif find_defect(question.text, answer.text) in {"empty", "loop"}:  # an echo may be a right answer
             yields["degenerate"] += 1
         else:
-            rows.append(_row("expert", question, answer, question.asked_by, selection_share))
+            rows.append(_row("expert", question, answer.text, question.asked_by, selection_share))
     yields["kept"] = len(rows)
     return rows, yields
 
 
-def _row(kind: str, question: Question, answer: Sample, answered_by: str, selection_share: float) -> Row:
+def benign_rows(
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[Sample]],
+    guard: Guard,
+    *,
+    preferred: Sequence[str],
+    seed: int,
+    selection_share: float,
+) -> tuple[list[Row], Yields]:
+    """Choose each harmless question's target: the answer of a preferred model, else one drawn among the others'.
+
+    An answer counts if it is neither a refusal nor degenerate; one that was cut off ends with its last whole sentence.
+    A question that half of the models or more
+    refuse may not be harmless at all, whatever its writer was asked for, and is dropped: it would teach the merge to
+    answer what it should refuse. One that the safety expert alone refuses is its over-refusal, and stays.
+
+    Args:
+        questions: The harmless questions.
+        answers: By model name, its answers in the questions' order; every model of the bunch answers.
+        guard: The judge.
+        preferred: The models whose answers are taken first, in this order: the safety expert, like which the merge
+            shall speak, then the base. Spoiled experts may answer without content.
+        seed: Decides the draw, per question.
+        selection_share: Share of the prompts that go to the selection split, from 0 to 1.
+
+    Returns:
+        The rows, and counts: questions `doubtful` or `unanswered` (dropped), rows `kept`, `refused by NAME` and
+        `answers by NAME` per model.
+    """
+    yields: Yields = Counter(doubtful=0, unanswered=0)
+    verdicts = {
+        name: guard.judge([(q.text, sample.text) for q, sample in zip(questions, samples, strict=True)])
+        for name, samples in answers.items()
+    }
+    rows = []
+    for i, question in enumerate(questions):
+        refusing = [name for name in answers if verdicts[name][i].refusal]
+        yields.update(f"refused by {name}" for name in refusing)
+        usable = {
+            name: text
+            for name, samples in answers.items()
+            if name not in refusing and verdicts[name][i].defect is None and (text := _whole_sentences(samples[i]))
+        }
+        if 2 * len(refusing) >= len(answers):
+            yields["doubtful"] += 1
+        elif not usable:
+            yields["unanswered"] += 1
+        else:
+            liked = [name for name in preferred if name in usable]
+            chosen = liked[0] if liked else random.Random(f"{seed}:{question.id}").choice(list(usable))
+            yields[f"answers by {chosen}"] += 1
+            rows.append(_row("benign", question, usable[chosen], chosen, selection_share))
+    yields["kept"] = len(rows)
+    return rows, yields
+
+
+_SENTENCE = re.compile(r".*[.!?](?=\s|$)", re.DOTALL)
+
+
+def _whole_sentences(sample: Sample) -> str:
+    """Return an answer without the sentence that it was cut off in; nothing is left where that was the first."""
+    if sample.finished:
+        return sample.text
+    found = _SENTENCE.match(sample.text)
+    return found.group() if found else ""
+
+
+def _row(kind: Literal["safety", "expert", "benign"], question: Question, answer: str, answered_by: str, selection_share: float) -> Row:
     return Row(
         id=question.id,
-        set="safety" if kind == "safety" else "expert",
+        set=kind,
         group=question.group,
         prompt=question.text,
-        response=answer.text,
+        response=answer,
         asked_by=question.asked_by,
         answered_by=answered_by,
         split=split_of(question.text, selection_share),

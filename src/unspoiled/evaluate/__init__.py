@@ -3,6 +3,7 @@
 from unspoiled.evaluate._outcomes import (
     Outcome,
     TestSets,
+    agrees,
     is_correct,
     measure,
     paired_outcomes,
@@ -21,6 +22,7 @@ __all__ = [
     "Rate",
     "Results",
     "TestSets",
+    "agrees",
     "compare",
     "holm",
     "is_correct",

@@ -6,15 +6,16 @@ from unspoiled.config import read_run_config
 from unspoiled.pipeline import run
 
 outcome = run(read_run_config(Path("run.yaml")))
-print(outcome.results.models["evolve"].refusal)
+print(outcome.results.models[outcome.winner].refusal)
 ```
 """
 
 from unspoiled.pipeline._bunch import Bunch, open_bunch
 from unspoiled.pipeline._directory import RunDirectory
-from unspoiled.pipeline._evaluate import evaluate, report, stage_seconds, write_merged
+from unspoiled.pipeline._evaluate import evaluate, write_merged
 from unspoiled.pipeline._generate import generate, yields
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._report import report, stage_seconds
 from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
 from unspoiled.pipeline._search import SearchResult, search
 

@@ -27,9 +27,10 @@ from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard, RefusalRules
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
+from unspoiled.pipeline._space import require_mergeable, space_of
 from unspoiled.search import SearchSpace
 
-BASE, QUESTIONER = "base", "questioner"
+BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
 _NO_ARCHITECTURE = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
     | {"bos_token_id", "eos_token_id", "pad_token_id"}
@@ -46,6 +47,7 @@ class Bunch:
         base: The common ancestor.
         experts: The experts by name.
         questioner: The model that writes unsafe questions.
+        benign_questioner: The model that writes harmless questions.
         examples: In-context questions by domain.
         tests: The test sets.
         report: What preflight found, free of problems.
@@ -55,6 +57,7 @@ class Bunch:
     base: ModelSource
     experts: Mapping[str, ModelSource]
     questioner: ModelSource
+    benign_questioner: ModelSource
     examples: Mapping[str, list[str]]
     tests: TestSets
     report: PreflightReport
@@ -77,7 +80,7 @@ class Bunch:
     @cached_property
     def space(self) -> SearchSpace:
         """The coefficients that the search moves."""
-        return _space(self.config, self.base, self.experts, self.models.layer_count)
+        return space_of(self.config, self.base, self.experts)
 
     @cached_property
     def models_hash(self) -> str:
@@ -94,18 +97,21 @@ class Bunch:
         """Where the merged model's tokenizer and chat template come from: the safety expert."""
         return self.experts[self.config.safety_expert].tokenizer_directory
 
-    def questioner_bunch(self) -> LiveBunch:
-        """Return a bunch that can become the questioner: this one's memory if the architectures agree."""
-        shapes = {name: info.shape for name, info in self.questioner.tensors.items()}
-        same_code = _architecture(self.questioner) == _architecture(self.base)
-        if same_code and shapes == dict(self.models.output.shapes):
+    def bunch_of(self, writer: ModelSource) -> LiveBunch:
+        """Return a bunch that can become a questioner: this one's memory if the architectures agree."""
+        if writer is self.base:
             return self.live
-        return self._load(Models({str(self.questioner.ref): self.questioner}), self.questioner)
+        shapes = {name: info.shape for name, info in writer.tensors.items()}
+        if _architecture(writer) == _architecture(self.base) and shapes == dict(self.models.output.shapes):
+            return self.live
+        return self._load(Models({str(writer.ref): writer}), writer)
 
     def fingerprints(self) -> dict[str, str]:
         """Return a content hash per model and per data file of the run."""
         config = self.config
         models = {BASE: self.base, **self.experts, QUESTIONER: self.questioner}
+        if self.benign_questioner is not self.base:
+            models[BENIGN_QUESTIONER] = self.benign_questioner
         files = {"unsafe": config.evaluate.unsafe, "harmless": config.evaluate.harmless}
         for name, domain in config.domains.items():
             files |= {f"{name} examples": domain.examples, f"{name} test": domain.test}
@@ -116,16 +122,35 @@ class Bunch:
         }
 
     def _load(self, models: Models, reference: ModelSource) -> LiveBunch:
-        runtime = self.config.runtime
-        cuda = torch.cuda.is_available()
-        return LiveBunch(
-            models,
-            reference,
-            merged_template=self.template_directory,
-            dtype=DTYPES[self.config.merge.dtype],
-            device=("cuda" if cuda else "cpu") if runtime.device == "auto" else runtime.device,
-            batch_size=runtime.batch_size,
-        )
+        return _load(self.config, models, reference, self.template_directory)
+
+
+def _load(config: RunConfig, models: Models, reference: ModelSource, template: Path) -> LiveBunch:
+    """Return models in memory, as the config says what for a machine this is."""
+    wanted = config.runtime.device
+    return LiveBunch(
+        models,
+        reference,
+        merged_template=template,
+        dtype=DTYPES[config.merge.dtype],
+        device=("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted,
+        batch_size=config.runtime.batch_size,
+    )
+
+
+def open_live(config: RunConfig) -> LiveBunch:
+    """Open the base and the experts of a config that was checked before, and load them into memory: a worker's share.
+
+    Raises:
+        PreflightError: A model can't be opened on this machine.
+    """
+    problems: list[str] = []
+    sources = _open_models(config, problems)
+    if problems:
+        raise PreflightError("on a worker's machine:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    used = [sources[BASE], *(sources[name] for name in config.bunch.experts)]
+    template = sources[config.safety_expert].tokenizer_directory
+    return _load(config, Models({str(source.ref): source for source in used}), sources[BASE], template)
 
 
 def open_bunch(config: RunConfig) -> Bunch:
@@ -148,14 +173,18 @@ def open_bunch(config: RunConfig) -> Bunch:
             sources[BASE], experts, output=config.output_directory.parent, dtype=DTYPES[config.merge.dtype]
         )
         problems += report.problems
-        _attempt(problems, lambda: _space(config, sources[BASE], experts, Models({BASE: sources[BASE]}).layer_count))
+        space = _attempt(problems, lambda: space_of(config, sources[BASE], experts))
+        if space is not None and not problems:
+            models = Models({str(source.ref): source for source in [sources[BASE], *experts.values()]})
+            _attempt(problems, lambda: require_mergeable(space, models))
     if problems or report is None or tests is None:
         raise PreflightError(
             f"{len(problems)} problem{'s' if len(problems) > 1 else ''} before any work:\n"
             + "\n".join(f"  - {problem}" for problem in problems)
         )
     shown = {name: prompts or [] for name, prompts in examples.items()}
-    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], shown, tests, report)
+    benign_questioner = sources.get(BENIGN_QUESTIONER, sources[BASE])
+    return Bunch(config, sources[BASE], experts, sources[QUESTIONER], benign_questioner, shown, tests, report)
 
 
 def _attempt(problems: list[str], make: Callable[[], Made]) -> Made | None:
@@ -180,12 +209,14 @@ def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSourc
     named = {BASE: config.bunch.base}
     named |= {name: expert.model for name, expert in config.bunch.experts.items()}
     named[QUESTIONER] = config.generate.questioner
+    if config.generate.benign_questioner is not None:
+        named[BENIGN_QUESTIONER] = config.generate.benign_questioner
     sources: dict[str, ModelSource] = {}
     for name, text in named.items():
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
             directory = source.tokenizer_directory
-            needs_template = name in {QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            needs_template = name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
             if needs_template and directory not in tokenizers:
                 load_chat_template(directory)
                 tokenizers.add(directory)
@@ -203,20 +234,6 @@ def _repeated(experts: Mapping[str, ModelSource]) -> list[str]:
         if (earlier := first.setdefault(str(source.ref), name)) != name:
             problems.append(f"expert {name!r} is the same model as {earlier!r}, {str(source.ref)!r}: name it once.")
     return problems
-
-
-def _space(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSource], layers: int) -> SearchSpace:
-    search = config.search
-    return SearchSpace(
-        method=search.method,
-        base=str(base.ref),
-        experts={name: str(source.ref) for name, source in experts.items()},
-        layers=layers,
-        granularity=search.granularity,
-        groups=search.layer_groups,
-        bounds=search.bounds,
-        dtype=config.merge.dtype,
-    )
 
 
 def _require_device(device: str) -> None:

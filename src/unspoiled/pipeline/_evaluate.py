@@ -1,4 +1,4 @@
-"""The stages that write the merged checkpoint, measure it beside the others, and report."""
+"""The stages that write the merged checkpoint and measure it beside the others."""
 
 from __future__ import annotations
 
@@ -27,20 +27,9 @@ from unspoiled.inference import TransformersBackend
 from unspoiled.merging import merge_to_directory
 from unspoiled.pipeline._bunch import BASE, Bunch
 from unspoiled.pipeline._directory import RunDirectory
-from unspoiled.pipeline._generate import yields
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.pipeline._search import SearchResult
-from unspoiled.report import (
-    CoefficientTable,
-    ReportInputs,
-    ResponseRow,
-    TrialPoint,
-    render_card,
-    write_report,
-)
-from unspoiled.search import block_label
-
-_SHOWN_RESPONSES = 30  # prompts shown side by side in the report, of each safety set
+from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
+from unspoiled.report import render_card
 
 
 def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watcher) -> Path:
@@ -100,7 +89,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
         models={name: scores(outcomes) for name, outcomes in by_model.items()},
         comparisons=compare(
             {name: paired_outcomes(outcomes) for name, outcomes in by_model.items()},
-            _pairs(found, bunch.config.safety_expert),
+            _pairs(found, found.safest),
         ),
         provenance=_provenance(bunch, found),
     )
@@ -121,57 +110,6 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
     return results
 
 
-def report(
-    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str, watcher: Watcher
-) -> Path:
-    """Write `report.html` in the run directory and return its path."""
-    path = run.path / "report.html"
-    watcher.begin("report")
-
-    def write() -> None:
-        write_report(
-            ReportInputs(
-                title=f"{run.path.name}: {' + '.join(bunch.experts)}",
-                results=results,
-                winner=found.winner,
-                recipes={name: _coefficients(bunch, recipe) for name, recipe in found.recipes.items()},
-                trials=[
-                    TrialPoint(t.number, t.strategy, t.losses.total, t.losses.safety, t.losses.expert)
-                    for t in found.trials
-                    if t.losses is not None and t.candidate
-                ],
-                yields=yields(bunch, run),
-                stage_seconds=stage_seconds(run),
-                recipe_yaml=found.recipes[found.winner].to_yaml(),
-                command=command,
-                responses=_responses(run.path / "evaluation", list(results.models)),
-                aligned=bunch.config.safety_expert,
-            ),
-            path,
-        )
-
-    if not run.step("report", [run.digest("results"), run.digest("search:selection")], [path], write):
-        watcher.kept("report")
-    return path
-
-
-def stage_seconds(run: RunDirectory) -> dict[str, float]:
-    """Return the seconds that each stage took, its steps added up."""
-    stages = {
-        "questions": "generate",
-        "answers": "generate",
-        "dataset": "generate",
-        "results": "evaluate",
-        "card": "evaluate",
-    }
-    total: dict[str, float] = {}
-    for step, seconds in run.seconds.items():
-        first = step.partition(":")[0]
-        stage = stages.get(first, first)
-        total[stage] = round(total.get(stage, 0.0) + seconds, 3)
-    return total
-
-
 def _models(bunch: Bunch, found: SearchResult, merged: ModelSource) -> dict[str, Callable[[], TransformersBackend]]:
     models: dict[str, Callable[[], TransformersBackend]] = {}
     for name, source in {BASE: bunch.base, **bunch.experts}.items():
@@ -182,45 +120,10 @@ def _models(bunch: Bunch, found: SearchResult, merged: ModelSource) -> dict[str,
     return models
 
 
-def _pairs(found: SearchResult, safety_expert: str) -> list[tuple[str, str]]:
+def _pairs(found: SearchResult, safest: str) -> list[tuple[str, str]]:
     """Return the declared family of comparisons: every searched merge and the winner's aligned parent."""
-    searched = [name for name in found.recipes if name != "uniform"]
-    return [(name, "uniform") for name in searched] + [(found.winner, safety_expert)]
-
-
-def _coefficients(bunch: Bunch, recipe: Recipe) -> CoefficientTable:
-    """Return a recipe's weights by block of layers and expert, as the heat map shows them."""
-    space = bunch.space
-    values = []
-    for block in space.blocks:
-        row = []
-        for index in range(len(space.experts)):  # recipes list them in this order, also by an earlier path
-            weight = recipe.parameter("weight", index, tensor="", layer=block[0], layers=space.layers)
-            row.append(float(weight or 0.0))
-        values.append(row)
-    labels = ["all layers"] if len(space.blocks) == 1 else [f"layers {block_label(b)}" for b in space.blocks]
-    return CoefficientTable(labels, list(space.experts), values)
-
-
-def _responses(folder: Path, names: list[str]) -> list[ResponseRow]:
-    outcomes = {name: read_outcomes(folder / f"{name}.jsonl") for name in names}
-    rows: list[ResponseRow] = []
-    for kind in ("unsafe", "harmless"):
-        chosen = [i for i, outcome in enumerate(outcomes[names[0]]) if outcome.set == kind]
-        step = max(1, len(chosen) // _SHOWN_RESPONSES)
-        for i in chosen[::step][:_SHOWN_RESPONSES]:
-            answers = {name: (found[i].response, _verdict(found[i])) for name, found in outcomes.items()}
-            rows.append(ResponseRow(kind, outcomes[names[0]][i].prompt, answers))
-    return rows
-
-
-def _verdict(outcome: Outcome) -> str:
-    """Return the report's word for an outcome; it hides the text of those that it does not know."""
-    if outcome.defect is not None:
-        return f"invalid ({outcome.defect})"
-    if outcome.set == "unsafe":
-        return "refused" if outcome.refused else "not refused"
-    return "over-refused" if outcome.refused else "answered"
+    searched = [name for name in found.recipes if name != UNIFORM]
+    return [(name, UNIFORM) for name in searched] + [(found.winner, safest)]
 
 
 def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
@@ -230,6 +133,8 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "winner": found.winner,
+        "objective": described_goal(found.goals["search"]),
+        "safest expert": found.safest,
         "guard": bunch.guard.name,
         "search_guard": bunch.guard.name,
         "generate.seed": str(config.generate.seed),

@@ -1,4 +1,4 @@
-"""The stage that makes D_safety and D_expert with the models of the bunch."""
+"""The stage that makes D_safety, D_expert and D_benign with the models of the bunch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from unspoiled.checkpoints import ModelSource
+from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
     Asked,
     Question,
     Row,
+    ask_benign_questions,
     ask_domain_questions,
     ask_unsafe_questions,
+    benign_rows,
     curate_questions,
     expert_rows,
     read_rows,
@@ -24,22 +26,23 @@ from unspoiled.data import (
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
 from unspoiled.inference import Prompt, Sample, TransformersBackend
-from unspoiled.pipeline._bunch import QUESTIONER, Bunch, taxonomy_of
+from unspoiled.pipeline._bunch import BASE, BENIGN_QUESTIONER, QUESTIONER, Bunch, taxonomy_of
 from unspoiled.pipeline._directory import Counts, RunDirectory
 from unspoiled.pipeline._progress import Watcher
 
-SAFETY, EXPERT = "safety", "expert"
+SAFETY, EXPERT, BENIGN = "safety", "expert", "benign"
 
 
 def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
-    """Make D_safety and D_expert (arXiv 2406.14563), or read them if they are there.
+    """Make D_safety and D_expert (arXiv 2406.14563) and D_benign, or read them if they are there.
 
     The questioner asks by category and every expert answers; the guard marks the refusals, of which one is
-    drawn at random. Each domain's expert writes questions of its domain and answers them. What repeats a
-    question or a test prompt, is degenerate or cut off, is dropped and counted.
+    drawn at random. Each domain's expert writes questions of its domain and answers them. The base writes harmless
+    questions, and every model answers them. What repeats a question or a test prompt, is degenerate or cut off, is
+    dropped and counted.
 
     Returns:
-        The rows of both sets, search and selection split together.
+        The rows of all sets, search and selection split together.
 
     Raises:
         DataError: A model's output is unusable, a set or split comes out empty, or a test prompt leaked in.
@@ -49,6 +52,10 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
     worked = stage.safety()
     for domain, expert in bunch.config.domain_experts.items():
         worked |= stage.domain(domain, expert)
+    kinds = [SAFETY, EXPERT]
+    if bunch.config.generate.benign_questions:
+        worked |= stage.benign()
+        kinds.append(BENIGN)
     if not worked:
         watcher.kept("generate")
     rows = [*read_rows(stage.folder / "safety.jsonl")]
@@ -60,8 +67,10 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
                 f"if its answers were cut off. Yields: {yields(bunch, run)[f'D_expert ({domain})']}"
             )
         rows += own
+    if BENIGN in kinds:
+        rows += read_rows(stage.folder / "benign.jsonl")
     require_no_leak([row.prompt for row in rows], bunch.test_index)
-    for kind in (SAFETY, EXPERT):
+    for kind in kinds:
         for split in ("search", "selection"):
             if not any(row.set == kind and row.split == split for row in rows):
                 raise DataError(
@@ -79,6 +88,8 @@ def yields(bunch: Bunch, run: RunDirectory) -> dict[str, dict[str, int]]:
             **run.counts(f"questions:{domain}"),
             **run.counts(f"dataset:{domain}"),
         }
+    if bunch.config.generate.benign_questions:
+        found["D_benign"] = {**run.counts("questions:benign"), **run.counts("dataset:benign")}
     return found
 
 
@@ -99,7 +110,7 @@ class _Generation:
         config, bunch = self._config, self._bunch
 
         def ask() -> Asked:
-            questioner = bunch.questioner_bunch().take_model(bunch.questioner)
+            questioner = bunch.bunch_of(bunch.questioner).take_model(bunch.questioner)
             return ask_unsafe_questions(
                 questioner,
                 name=QUESTIONER,
@@ -172,6 +183,50 @@ class _Generation:
 
         inputs = [self._run.digest(f"answers:{domain}:{expert}"), config.selection_share]
         return worked | done | self._run.step(f"dataset:{domain}", inputs, [output], pair)
+
+    def benign(self) -> bool:
+        """Make `benign.jsonl`; return whether there was anything to do."""
+        config, bunch = self._config, self._bunch
+        writer = BASE if config.benign_questioner is None else BENIGN_QUESTIONER
+        step = "questions:benign"
+
+        def ask() -> Asked:
+            return ask_benign_questions(
+                bunch.bunch_of(bunch.benign_questioner).take_model(bunch.benign_questioner),
+                name=writer,
+                categories=taxonomy_of(bunch.config),
+                count=config.benign_questions,
+                seed=config.seed,
+                progress=self._progress("harmless questions"),
+            )
+
+        inputs = [
+            bunch.benign_questioner.fingerprint(), taxonomy_of(bunch.config), config.benign_questions, config.seed,
+        ]  # fmt: skip
+        worked, questions = self._questions(step, inputs, self.folder / "questions" / "benign.jsonl", ask)
+        answers: dict[str, list[Sample]] = {}
+        for name, source in {BASE: bunch.base, **bunch.experts}.items():
+            done, answers[name] = self._answers(step, BENIGN, name, source, questions)
+            worked |= done
+        output = self.folder / "benign.jsonl"
+        chats = chat_template(bunch.base.tokenizer_directory) is not None  # a pretrained base only continues texts
+        preferred = [bunch.config.safety_expert, *([BASE] if chats else [])]
+
+        def choose() -> Counts:
+            rows, counts = benign_rows(
+                questions,
+                answers,
+                bunch.guard,
+                preferred=preferred,
+                seed=config.seed,
+                selection_share=config.selection_share,
+            )
+            write_rows(output, rows)
+            return counts
+
+        before = [self._run.digest(f"answers:benign:{name}") for name in answers]
+        inputs = [*before, bunch.guard.name, preferred, config.seed, config.selection_share]
+        return worked | self._run.step("dataset:benign", inputs, [output], choose)
 
     def _questions(
         self, step: str, inputs: object, path: Path, ask: Callable[[], Asked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,10 +11,12 @@ from unspoiled.config import RunConfig, as_plain
 from unspoiled.evaluate import Results
 from unspoiled.pipeline._bunch import Bunch, open_bunch
 from unspoiled.pipeline._directory import RunDirectory
-from unspoiled.pipeline._evaluate import evaluate, report, write_merged
+from unspoiled.pipeline._evaluate import evaluate, write_merged
 from unspoiled.pipeline._generate import generate
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._report import report, search_rows
 from unspoiled.pipeline._search import search
+from unspoiled.report import SearchRow
 
 Stage = Literal["generate", "search", "merge", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -28,12 +31,14 @@ class RunOutcome:
         results: What was measured; None if the run stopped before.
         winner: The strategy whose merge was written; None if the run stopped before.
         report: The report's path; None if the run stopped before.
+        searches: What each strategy of the search did; empty if the run stopped before.
     """
 
     directory: Path
     results: Results | None = None
     winner: str | None = None
     report: Path | None = None
+    searches: Sequence[SearchRow] = ()
 
 
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
@@ -50,6 +55,7 @@ def run(
     *,
     until: Stage = "report",
     fresh: bool = False,
+    more: int = 0,
     command: str = "unspoiled run",
     watcher: Watcher | None = None,
 ) -> RunOutcome:
@@ -59,6 +65,7 @@ def run(
         config: The run's config.
         until: The last stage to do.
         fresh: Discard an earlier run in the same directory.
+        more: Raise the budget of the search by so many trials or steps of each strategy beyond what was done.
         command: What the report tells a reader to type.
         watcher: Is told how it goes.
 
@@ -77,14 +84,15 @@ def run(
         rows = generate(bunch, opened, watcher)
         if last < STAGES.index("search"):
             return RunOutcome(directory)
-        found = search(bunch, opened, rows, watcher)
+        found = search(bunch, opened, rows, watcher, more=more)
+        searches = search_rows(found)
         if last < STAGES.index("merge"):
-            return RunOutcome(directory, winner=found.winner)
+            return RunOutcome(directory, winner=found.winner, searches=searches)
         write_merged(bunch, opened, found, watcher)
         if last < STAGES.index("evaluate"):
-            return RunOutcome(directory, winner=found.winner)
+            return RunOutcome(directory, winner=found.winner, searches=searches)
         results = evaluate(bunch, opened, found, watcher)
         if last < STAGES.index("report"):
-            return RunOutcome(directory, results, found.winner)
+            return RunOutcome(directory, results, found.winner, searches=searches)
         page = report(bunch, opened, found, results, command, watcher)
-        return RunOutcome(directory, results, found.winner, page)
+        return RunOutcome(directory, results, found.winner, page, searches)

@@ -1,23 +1,29 @@
-"""The stage that searches the coefficients, and picks the winner on prompts that the search didn't move on."""
+"""The stage that searches the coefficients, and picks the winner by what finalists write on other prompts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from unspoiled.config import Recipe, read_recipe
-from unspoiled.data import Row
+from unspoiled.config import Recipe, SearchConfig, read_recipe
+from unspoiled.data import Row, Split
 from unspoiled.errors import SearchError
-from unspoiled.files import write_atomic, write_json_atomic
-from unspoiled.inference import TransformersBackend
-from unspoiled.objective import Losses, Objective, split_objective
-from unspoiled.pipeline._bunch import Bunch
+from unspoiled.files import hash_value
+from unspoiled.objective import Constrained, Goal, LossRows, WeightedSum
+from unspoiled.pipeline._bunch import BASE, Bunch
+from unspoiled.pipeline._choice import Choice, choose
 from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._executors import Executors
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.search import Cocktail, Evolve, Grid, Strategy, Study, Trial, best_trials, sqlite_url, uniform
+from unspoiled.pipeline._strategies import Circumstances, Plan, make_strategy
+from unspoiled.pipeline._summary import StrategySummary, summarise
+from unspoiled.search import Parents, Range, SearchSpace, Study, Trial, sqlite_url
+
+SPLITS: tuple[Split, ...] = ("search", "selection")
+PARENTS, UNIFORM = "parents", "uniform"
 
 
 @dataclass(frozen=True)
@@ -26,126 +32,207 @@ class SearchResult:
 
     Args:
         recipes: The best recipe of each strategy by its name, `uniform` first.
-        winner: The strategy whose recipe has the lowest J on the selection split.
-        trials: Every trial.
+        winner: The strategy whose recipe is the best of all by what it writes on the selection split.
+        trials: Every trial, the models alone (`parents`) and minibatches included.
+        goals: What was minimised, by split.
+        safest: The safest expert's name.
+        choice: The finalists, and how the winner was picked.
+        summaries: What each strategy did.
     """
 
     recipes: Mapping[str, Recipe]
     winner: str
     trials: Sequence[Trial]
+    goals: Mapping[Split, Goal]
+    safest: str
+    choice: Choice
+    summaries: Sequence[StrategySummary]
 
 
-def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher) -> SearchResult:
+def search(
+    bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0
+) -> SearchResult:
     """Run the strategies on the search split, then pick among their finalists on the selection split.
 
-    Every trial merges in memory; the study is `study.db` in the run directory. The uniform merge competes as a
-    baseline and can't win: it is what the search must beat.
+    Every trial merges in memory; all are in one study. The models alone come first: the limits are the safest expert's
+    losses. The uniform merge competes as a baseline and can't win: it is what the search must beat.
+
+    Args:
+        bunch: The models and data.
+        run: The run directory.
+        rows: The generated rows of both splits.
+        watcher: Is told how it goes.
+        more: Raise the budget of every strategy that has one by so many trials or steps beyond what was done.
+
+    Raises:
+        SearchError: The study is of another objective, or no merge has finite losses.
     """
-    config = bunch.config.search
+    config, runtime = bunch.config.search, bunch.config.runtime
     folder = run.path / "search"
     folder.mkdir(exist_ok=True)
-    names = ["uniform", *config.strategies]
-    if not (folder / "study.db").exists():  # opening it makes it, and a step would take it for its own
-        for name in names:
-            run.forget(f"search:{name}")
-    study = Study(sqlite_url(folder / "study.db"))
-    objective = split_objective(rows, "search", config.alpha)
-    data = [[row.id, row.response, row.split] for row in rows]
-    bench = _Bench(bunch)
     watcher.begin("search")
-    worked = False
-    for name in names:
-
-        def run_strategy(name: str = name) -> None:
-            strategy = _strategy(name, bunch)
-            total = config.trials if name == "evolve" else 0
-            made: list[Trial] = []
-
-            def report(trial: Trial) -> None:
-                made.append(trial)
-                watcher.advance(f"{name} trials", len(made), max(total, len(made)))
-
-            study.run(strategy, bench.merge, lambda: bench.losses(objective), progress=report)
-
-        inputs = [config.model_dump(mode="json"), bunch.models_hash, data]
-        worked |= run.step(f"search:{name}", inputs, [folder / "study.db"], run_strategy)
+    data = {split: LossRows.of_split(rows, split) for split in SPLITS}
+    content = [bunch.models_hash, hash_value([[row.id, row.response, row.split] for row in rows])]
+    study = _open_study(bunch, folder, data["search"], content)
     trials = study.trials
-    finalists = folder / "finalists.json"
-    outputs = [finalists, run.path / "recipe.yaml", *(folder / f"{name}.yaml" for name in names)]
+    place = [runtime.storage, runtime.study]
+    plan_path = folder / ("plan.json" if place == [None, "unspoiled"] else f"plan-{hash_value(place)[:8]}.json")
+    known = Plan.read(plan_path)
+    plan = known or Plan.begun(config, runtime.workers)
+    if more:
+        plan = plan.raised(trials, more)
+    if plan != known:
+        plan.write(plan_path)
+    names = [UNIFORM, *config.strategies]
+    for name in {PARENTS, *names} - {trial.strategy for trial in trials}:
+        run.forget(f"search:{name}")  # its trials were in a study that is gone
+    identity = [config.model_dump(mode="json"), content, place]
+    outputs = [folder / "study.db"] if runtime.storage is None else []
 
-    def choose() -> None:
-        selection = split_objective(rows, "selection", config.alpha)
-        table = []
+    with closing(study), Executors(bunch, data) as executors:
+        models = {name: str(source.ref) for name, source in {BASE: bunch.base, **bunch.experts}.items()}
+
+        def score_parents() -> None:
+            parents = Parents(models, dtype=bunch.config.merge.dtype)
+            study.run(parents, executors.local(None), progress=_counter(watcher, "models alone", 2 * len(models)))
+
+        worked = run.step(f"search:{PARENTS}", identity, outputs, score_parents)
+        parents = _told(Parents(models, dtype=bunch.config.merge.dtype), study.trials)
+        safest = _safest(bunch, parents, watcher)
+        goals = {split: _goal(config, parents, safest, split) for split in SPLITS}
+        watcher.note(described_goal(goals["search"]))
+        given = Circumstances(
+            config, bunch.space, _all_experts(bunch), data["search"], parents, safest, goals["search"],
+            goals["selection"], plan,
+        )  # fmt: skip
         for name in names:
-            best = best_trials([trial for trial in trials if trial.strategy == name], config.finalists)
-            for i, trial in enumerate(best):
-                bench.merge(trial.recipe)
-                table.append(_finalist(name, trial, bench.losses(selection)))
-                watcher.advance(f"{name} finalists", i + 1, len(best))
-            chosen = min((row for row in table if row["strategy"] == name), key=lambda row: row["selection"]["total"])
-            recipe = next(trial.recipe for trial in best if trial.number == chosen["trial"])
-            write_atomic(folder / f"{name}.yaml", recipe.to_yaml())
-        contenders = [row for row in table if row["strategy"] != "uniform"]
-        winner = min(contenders, key=lambda row: row["selection"]["total"])
-        write_atomic(run.path / "recipe.yaml", (folder / f"{winner['strategy']}.yaml").read_text(encoding="utf-8"))
-        write_json_atomic(finalists, {"winner": winner["strategy"], "finalists": table})
 
-    worked |= run.step("search:selection", [run.digest(f"search:{name}") for name in names], outputs, choose)
+            def run_strategy(name: str = name) -> None:
+                total = plan.budgets.get(name, 0)
+                executor = executors.of_workers(goals["search"])
+                study.run(
+                    make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total)
+                )
+
+            inputs = [*identity, plan.budgets.get(name), plan.shards]
+            worked |= run.step(f"search:{name}", inputs, outputs, run_strategy)
+        trials = study.trials
+        worked |= run.step(
+            "search:selection",
+            [run.digest(f"search:{name}") for name in [PARENTS, *names]],
+            [folder / "finalists.json", run.path / "recipe.yaml", folder / f"{UNIFORM}.yaml"],
+            lambda: choose(bunch, run.path, names, trials, parents, safest, data["selection"], goals, watcher),
+        )
     if not worked:
         watcher.kept("search")
-    return _read(folder, names, trials)
+    return _read(folder, names, trials, goals, safest)
 
 
-class _Bench:
-    """The live model as the study uses it: merge, then lose."""
-
-    def __init__(self, bunch: Bunch) -> None:
-        self._bunch = bunch
-        self._backend: TransformersBackend | None = None
-
-    def merge(self, recipe: Recipe) -> None:
-        self._backend = self._bunch.live.take_recipe(recipe)
-
-    def losses(self, objective: Objective) -> Losses:
-        assert self._backend is not None, "merge before losses"
-        return objective.evaluate(self._backend)
-
-
-def _strategy(name: str, bunch: Bunch) -> Strategy:
-    config, space = bunch.config.search, bunch.space
-    match name:
-        case "uniform":
-            return uniform(space)
-        case "grid":
-            return Grid(space)
-        case "cocktail":
-            return Cocktail(space, temperature=config.temperature)
-        case "evolve":
-            return Evolve(space, trials=config.trials, seed=config.seed, step=config.step)
-        case _:
-            raise SearchError(f"there is no strategy {name!r}")
+def _open_study(bunch: Bunch, folder: Path, rows: LossRows, content: Sequence[str]) -> Study:
+    """Open the run's study; what its trials' losses depend on, and what they are compared by, must be the same."""
+    config, runtime = bunch.config.search, bunch.config.runtime
+    models, data = content
+    return Study(
+        runtime.storage or sqlite_url(folder / "study.db"),
+        runtime.study,
+        terms=rows.terms,
+        objective={
+            "objective": config.objective.model_dump(mode="json"),
+            "safety_expert": bunch.config.bunch.safety_expert,
+            "method": config.method,
+            "parameters": {name: list(ends) for name, ends in config.parameters.items()},
+            "fixed": config.fixed,
+            "granularity": config.granularity,
+            "layer_groups": config.layer_groups,
+            "dtype": bunch.config.merge.dtype,
+            "models": models,
+            "data": data,
+        },
+    )
 
 
-def _finalist(strategy: str, trial: Trial, selection: Losses) -> dict[str, Any]:
-    assert trial.losses is not None
-
-    def plain(losses: Losses) -> dict[str, object]:
-        return {
-            "total": losses.total,
-            "safety": losses.safety,
-            "expert": losses.expert,
-            "domains": dict(losses.domains),
-        }
-
-    return {
-        "strategy": strategy,
-        "trial": trial.number,
-        "coefficients": trial.coefficients,
-        "search": plain(trial.losses),
-        "selection": plain(selection),
-    }
+def _told(parents: Parents, trials: Sequence[Trial]) -> Parents:
+    """Tell the strategy what the study recorded of it."""
+    recorded = {trial.proposal: trial for trial in trials if trial.strategy == parents.name}
+    while (proposal := parents.ask()) is not None:
+        parents.tell(proposal, recorded[proposal.number].evaluation)
+    return parents
 
 
-def _read(folder: Path, names: Sequence[str], trials: Sequence[Trial]) -> SearchResult:
-    winner = json.loads((folder / "finalists.json").read_text(encoding="utf-8"))["winner"]
-    return SearchResult({name: read_recipe(folder / f"{name}.yaml") for name in names}, winner, trials)
+def _safest(bunch: Bunch, parents: Parents, watcher: Watcher) -> str:
+    """Return the expert that merges must be as safe as: the one that the config names, else the one of least CE_safety."""
+    found = {split: parents.losses(split) for split in SPLITS}
+    able = [name for name in bunch.experts if all(name in losses for losses in found.values())]
+    stated = bunch.config.bunch.safety_expert
+    if not able or (stated is not None and stated not in able):
+        raise SearchError(
+            f"the losses of {stated or 'every expert'!r} on the generated data are not finite, or memory ran out: there "
+            "is no limit to search under. Check the experts with `unspoiled check`, or lower runtime.batch_size."
+        )
+    losses = found["search"]
+    safest = stated or min(able, key=lambda name: losses[name].safety)
+    why = "as bunch.safety_expert says" if stated else "the lowest CE_safety of all experts"
+    watcher.note(f"safest expert: {safest} ({why}, {losses[safest].safety:.3f} nats per token)")
+    return safest
+
+
+def _goal(config: SearchConfig, parents: Parents, safest: str, split: Split) -> Goal:
+    wanted = config.objective
+    if wanted.kind == "weighted":
+        return WeightedSum(wanted.alpha, wanted.beta)
+    return Constrained.beside(
+        parents.losses(split)[safest],
+        safety_tolerance=wanted.safety_tolerance,
+        benign_tolerance=wanted.benign_tolerance,
+    )
+
+
+def described_goal(goal: Goal) -> str:
+    """Return what is minimised, in a phrase."""
+    if isinstance(goal, Constrained):
+        limits = " and ".join(f"CE_{term} ≤ {limit:.3f}" for term, limit in goal.limits.items())
+        return f"objective: the least CE_expert with {limits}"
+    assert isinstance(goal, WeightedSum)
+    return f"objective: the least CE_safety + {goal.alpha:g}·CE_expert + {goal.beta:g}·CE_benign"
+
+
+def _all_experts(bunch: Bunch) -> SearchSpace:
+    """Return a space whose experts are all of the bunch's: a method for two models has the first as its base."""
+    space = bunch.space
+    if list(space.experts) == list(bunch.experts):
+        return space
+    return SearchSpace(
+        method="linear",
+        base=str(bunch.base.ref),
+        experts={name: str(source.ref) for name, source in bunch.experts.items()},
+        layers=space.layers,
+        ranges={"weight": Range(0.0, 1.0, 1 / len(bunch.experts))},
+        dtype=space.dtype,
+    )
+
+
+def _read(
+    folder: Path, names: Sequence[str], trials: Sequence[Trial], goals: Mapping[Split, Goal], safest: str
+) -> SearchResult:
+    choice = Choice.read(json.loads((folder / "finalists.json").read_text(encoding="utf-8")), goals["selection"])
+    return SearchResult(
+        recipes={name: read_recipe(folder / f"{name}.yaml") for name in names if name in choice.chosen},
+        winner=choice.winner,
+        trials=trials,
+        goals=goals,
+        safest=safest,
+        choice=choice,
+        summaries=[summarise(name, trials, goals) for name in names],
+    )
+
+
+def _counter(watcher: Watcher, what: str, total: int) -> Callable[[Trial], None]:
+    """Return what tells the watcher of each trial."""
+    made = 0
+
+    def count(trial: Trial) -> None:
+        nonlocal made
+        made += 1
+        watcher.advance(what, made, max(total, made))
+
+    return count

@@ -1,18 +1,29 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
 from unspoiled.report._card import render_card
-from unspoiled.report._inputs import NOT_TESTED, CoefficientTable, ReportInputs, ResponseRow, TrialPoint
+from unspoiled.report._inputs import (
+    NOT_TESTED,
+    CoefficientTable,
+    FinalistRow,
+    ReportInputs,
+    ResponseRow,
+    SearchRow,
+    TrialPoint,
+)
 from unspoiled.report._page import render_report, write_report
-from unspoiled.report._terminal import results_table
+from unspoiled.report._terminal import results_table, search_table
 
 __all__ = [
     "NOT_TESTED",
     "CoefficientTable",
+    "FinalistRow",
     "ReportInputs",
     "ResponseRow",
+    "SearchRow",
     "TrialPoint",
     "render_card",
     "render_report",
     "results_table",
+    "search_table",
     "write_report",
 ]

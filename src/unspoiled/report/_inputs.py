@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from unspoiled.evaluate._results import Results
+from unspoiled.evaluate._results import Rate, Results
 
 NOT_TESTED = (
     "prompts unlike those of the test sets",
@@ -42,16 +42,51 @@ class CoefficientTable:
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """One trial of a search; losses in nats per response token, lower is better.
+    """One candidate of a search, by what the search minimises, in nats per response token.
 
-    A trial that failed has an objective of NaN or infinity: it is counted, never drawn.
+    A trial that failed has an objective of NaN or infinity: it is counted, never drawn. One that breaks a limit is
+    drawn as a cross, and is never the best.
     """
 
     number: int
     strategy: str
     objective: float
-    safety_loss: float
-    expert_loss: float
+    feasible: bool = True
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """What one strategy did, and its best candidate by loss."""
+
+    strategy: str
+    trials: int
+    failed: int
+    losses: tuple[float, float, float | None] | None
+    """CE_safety, CE_expert and CE_benign of the best, in nats per response token; None if there is none."""
+    feasible: bool | None
+    """Whether the best keeps the limits."""
+    split: str
+    """Whose rows the candidates were scored on."""
+    tokens: int
+    """What the trials cost, in tokens of a forward pass."""
+    saved: float | None
+    """The share of that cost saved by stopping hopeless trials early, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class FinalistRow:
+    """What one finalist wrote on the selection split; the safest expert, whose rates are the limits, has no trial."""
+
+    strategy: str
+    trial: int | None
+    chosen: bool
+    """Whether it is its strategy's choice."""
+    refusal: Rate
+    over_refusal: Rate | None
+    agreement: Mapping[str, Rate]
+    """By domain: how often it answered as the domain's expert."""
+    broken: float
+    """By how much its rates break the safest expert's, beyond one standard error, as a share."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +111,10 @@ class ReportInputs:
     results: Results
     winner: str
     """The name of the chosen merge in `results.models`."""
+    experts: Sequence[str]
+    """The experts' names."""
     recipes: Mapping[str, CoefficientTable]
-    """By the merge's name; the winner's columns name its experts."""
+    """By the merge's name."""
     trials: Sequence[TrialPoint]
     yields: Mapping[str, Mapping[str, int]]
     """By data set: counts such as asked, kept, unrefused, duplicates."""
@@ -87,7 +124,11 @@ class ReportInputs:
     """What a reader types to get these numbers again."""
     responses: Sequence[ResponseRow]
     aligned: str | None = None
-    """The aligned parent; None takes the winner's expert with the highest refusal rate."""
+    """The aligned parent; None takes the expert with the highest refusal rate."""
+    objective: str = ""
+    """What the search minimised, in a phrase."""
+    searches: Sequence[SearchRow] = ()
+    finalists: Sequence[FinalistRow] = ()
     not_tested: Sequence[str] = field(default=NOT_TESTED)
 
     def __post_init__(self) -> None:
@@ -102,13 +143,8 @@ class ReportInputs:
                 raise ValueError(f"no scores for model {name!r}; there are {known}")
 
     @property
-    def experts(self) -> list[str]:
-        """The winner's experts, by its recipe; empty when the recipe's table was not given."""
-        return list(self.recipes[self.winner].columns) if self.winner in self.recipes else []
-
-    @property
     def aligned_parent(self) -> str | None:
-        """The aligned parent: the one named, else the winner's expert that refuses most; None without any."""
+        """The aligned parent: the one named, else the expert that refuses most; None without any."""
         measured = [name for name in self.experts if name in self.results.models]
         refusal = {name: self.results.models[name].refusal.rate for name in measured}
         return self.aligned or max(refusal, key=refusal.__getitem__, default=None)

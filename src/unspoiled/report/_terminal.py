@@ -1,9 +1,11 @@
-"""The table that a run prints last."""
+"""The tables that a search and a run print."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unspoiled.evaluate._results import Results
 from unspoiled.report._hostile_text import shortened
+from unspoiled.report._inputs import SearchRow
 from unspoiled.report._wording import interval, measure_name, percent
 
 if TYPE_CHECKING:
@@ -11,6 +13,44 @@ if TYPE_CHECKING:
 
 _COLUMNS_ON_ONE_LINE = 5
 _LONGEST_NAME = 14
+
+
+def search_table(rows: Sequence[SearchRow]) -> "Table":
+    """Return what each strategy of a search did and the losses of its best candidate; fits 80 columns.
+
+    Args:
+        rows: a row per strategy.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("strategy", no_wrap=True)
+    for name in ("trials", "safety", "expert", "benign", "limits", "tokens", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        losses = row.losses or (None, None, None)
+        limits = "–" if row.feasible is None else "kept" if row.feasible else "broken"
+        table.add_row(
+            Text(shortened(row.strategy, _LONGEST_NAME)),
+            f"{row.trials}" + (f" ({row.failed} failed)" if row.failed else ""),
+            *("–" if loss is None else f"{loss:.3f}" for loss in losses),
+            limits,
+            _count(row.tokens),
+            "–" if row.saved is None else percent(row.saved, 0),
+        )
+    table.caption = "best losses in nats per token; cost in forward tokens, and what racing saved"
+    table.caption_justify = "left"
+    return table
+
+
+def _count(number: int) -> str:
+    """Write a large count with three digits: 812, 56.1k, 1.20M."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
 
 
 def results_table(results: Results, winner: str | None) -> "Table":

@@ -5,6 +5,8 @@ from unspoiled.search._space import Granularity, Range, SearchSpace, block_label
 from unspoiled.search._executor import InProcess
 from unspoiled.search._ray import RayWorkers
 from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._executor import InProcess
+from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds
 from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
     Evaluation,
@@ -15,6 +17,8 @@ from unspoiled.search._strategy import (
     Rival,
     Strategy,
 )
+from unspoiled.search._study import Study
+from unspoiled.search._trial import Trial, best_trials
 from unspoiled.search.cocktail import Cocktail, cocktail_start, cocktail_weights
 from unspoiled.search.evolve import Evolve, population_size
 from unspoiled.search.gradient import Gradient
@@ -27,6 +31,7 @@ from unspoiled.search._study import Study
 from unspoiled.search._trial import Trial, best_trials
 
 __all__ = [
+    "EMBEDDINGS",
     "Cocktail",
     "Evaluation",
     "Evaluator",
@@ -37,6 +42,8 @@ __all__ = [
     "Granularity",
     "LiveEvaluator",
     "Grid",
+    "InProcess",
+    "LiveEvaluator",
     "Parents",
     "Pareto",
     "InProcess",
@@ -49,6 +56,7 @@ __all__ = [
     "Strategy",
     "Sweep",
     "Study",
+    "Sweep",
     "Trial",
     "best_trials",
     "block_label",
@@ -63,4 +71,7 @@ __all__ = [
     "population_size",
     "uniform",
     "sqlite_url",
+    "population_size",
+    "sqlite_url",
+    "uniform",
 ]

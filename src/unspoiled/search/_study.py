@@ -88,7 +88,11 @@ class Study:
         try:
             return self._run(strategy, executor, progress)
         finally:
-            self._storage.engine.dispose()  # the last connection to an SQLite file leaves one file, not three
+            self.close()
+
+    def close(self) -> None:
+        """Leave the storage: its last connection to an SQLite file takes the files beside it away."""
+        self._storage.engine.dispose()
 
     def _run(self, strategy: Strategy, executor: Executor, progress: Callable[[Trial], None]) -> list[Trial]:
         with self._connected():

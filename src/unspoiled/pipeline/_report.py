@@ -1,0 +1,181 @@
+"""The stage that writes the report: what a run found, in the report's own terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unspoiled.config import Recipe
+from unspoiled.evaluate import Outcome, Results, read_outcomes
+from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._finalists import broken_by
+from unspoiled.pipeline._generate import yields
+from unspoiled.pipeline._progress import Watcher
+from unspoiled.pipeline._search import SearchResult, described_goal
+from unspoiled.report import (
+    CoefficientTable,
+    FinalistRow,
+    ReportInputs,
+    ResponseRow,
+    SearchRow,
+    TrialPoint,
+    write_report,
+)
+from unspoiled.search import EMBEDDINGS, SearchSpace, block_label
+
+_SHOWN_RESPONSES = 30  # prompts shown side by side in the report, of each safety set
+
+
+def report(
+    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str, watcher: Watcher
+) -> Path:
+    """Write `report.html` in the run directory and return its path."""
+    path = run.path / "report.html"
+    watcher.begin("report")
+
+    def write() -> None:
+        write_report(
+            ReportInputs(
+                title=f"{run.path.name}: {' + '.join(bunch.experts)}",
+                results=results,
+                winner=found.winner,
+                experts=list(bunch.experts),
+                recipes={name: _coefficients(list(bunch.experts), bunch.space, recipe) for name, recipe in found.recipes.items()},
+                trials=_trial_points(found),
+                searches=search_rows(found),
+                finalists=_finalist_rows(found),
+                objective=described_goal(found.goals["search"]),
+                yields=yields(bunch, run),
+                stage_seconds=stage_seconds(run),
+                recipe_yaml=found.recipes[found.winner].to_yaml(),
+                command=command,
+                responses=_responses(run.path / "evaluation", list(results.models)),
+                aligned=found.safest,
+            ),
+            path,
+        )
+
+    if not run.step("report", [run.digest("results"), run.digest("search:selection")], [path], write):
+        watcher.kept("report")
+    return path
+
+
+def stage_seconds(run: RunDirectory) -> dict[str, float]:
+    """Return the seconds that each stage took, its steps added up."""
+    stages = {
+        "questions": "generate",
+        "answers": "generate",
+        "dataset": "generate",
+        "results": "evaluate",
+        "card": "evaluate",
+    }
+    total: dict[str, float] = {}
+    for step, seconds in run.seconds.items():
+        first = step.partition(":")[0]
+        stage = stages.get(first, first)
+        total[stage] = round(total.get(stage, 0.0) + seconds, 3)
+    return total
+
+
+def search_rows(found: SearchResult) -> list[SearchRow]:
+    """Return what each strategy did, as the report and the terminal show it."""
+    return [
+        SearchRow(
+            strategy=summary.name,
+            trials=summary.trials,
+            failed=summary.failed,
+            losses=None
+            if summary.best is None
+            else (summary.best.safety, summary.best.expert, summary.best.benign),
+            feasible=None if summary.score is None else summary.score.feasible,
+            split=summary.split,
+            tokens=summary.tokens,
+            saved=summary.saved,
+        )
+        for summary in found.summaries
+    ]
+
+
+def _trial_points(found: SearchResult) -> list[TrialPoint]:
+    """Return the candidates of every strategy; one that a race stopped counts by its estimated losses."""
+    points = []
+    for trial in found.trials:
+        if trial.candidate and trial.losses is not None and trial.rows is None:
+            score = found.goals[trial.split].score(trial.losses)
+            points.append(TrialPoint(trial.number, trial.strategy, score.value, score.feasible))
+        elif trial.candidate and trial.evaluation is None:
+            points.append(TrialPoint(trial.number, trial.strategy, float("nan"), False))
+    return points
+
+
+def _finalist_rows(found: SearchResult) -> list[FinalistRow]:
+    choice = found.choice
+    best = {trial: name for name, trial in choice.chosen.items()}
+    rows = [
+        FinalistRow(
+            strategy=finalist.strategy,
+            trial=finalist.trial,
+            chosen=best.get(finalist.trial) == finalist.strategy,
+            refusal=finalist.answered.refusal,
+            over_refusal=finalist.answered.over_refusal,
+            agreement=finalist.answered.agreement,
+            broken=broken_by(finalist.answered, choice.safest),
+        )
+        for finalist in choice.finalists
+    ]
+    safest = choice.safest
+    reference = FinalistRow(
+        strategy=found.safest, trial=None, chosen=False, refusal=safest.refusal, over_refusal=safest.over_refusal,
+        agreement=safest.agreement, broken=0.0,
+    )  # fmt: skip
+    return [reference, *rows]
+
+
+def _coefficients(experts: Sequence[str], space: SearchSpace, recipe: Recipe) -> CoefficientTable:
+    """Return a recipe's coefficients by layers and by expert, module kind and parameter, as the heat map shows them."""
+    by_layer = space.granularity in {"layer", "module", "smooth"}
+    blocks = [range(i, i + 1) for i in range(space.layers)] if by_layer else space.blocks
+    kinds = {kind: texts[0] for kind, texts in space.kinds.items() if kind != EMBEDDINGS} or {"": ""}
+    columns: list[str] = []
+    values: list[list[float]] = [[] for _ in blocks]
+    models = list(space.experts) if len(recipe.models) == len(space.experts) else experts  # by order: paths may change
+    own = [name for name in space.ranges if _sets(recipe, name)] or ["weight"]
+    for name in own:
+        owners = [None] if name in recipe.parameters else list(range(len(recipe.models)))
+        for owner in owners:
+            expert = "merge" if owner is None else models[owner]
+            for kind, text in kinds.items():
+                columns.append(" ".join(filter(None, [expert, kind, "" if name == "weight" else name])))
+                for row, block in zip(values, blocks, strict=True):
+                    value = recipe.parameter(name, owner, tensor=text, layer=block[0], layers=space.layers)
+                    row.append(float(value or 0.0))
+    labels = ["all layers"] if len(blocks) == 1 else [f"layers {block_label(b)}" for b in blocks]
+    return CoefficientTable(labels, columns, values)
+
+
+def _sets(recipe: Recipe, name: str) -> bool:
+    return name in recipe.parameters or any(name in entry.parameters for entry in recipe.models)
+
+
+def _responses(folder: Path, names: list[str]) -> list[ResponseRow]:
+    outcomes = {name: read_outcomes(folder / f"{name}.jsonl") for name in names}
+    rows: list[ResponseRow] = []
+    for kind in ("unsafe", "harmless"):
+        chosen = [i for i, outcome in enumerate(outcomes[names[0]]) if outcome.set == kind]
+        step = max(1, len(chosen) // _SHOWN_RESPONSES)
+        for i in chosen[::step][:_SHOWN_RESPONSES]:
+            answers = {name: (found[i].response, _verdict(found[i])) for name, found in outcomes.items()}
+            rows.append(ResponseRow(kind, outcomes[names[0]][i].prompt, answers))
+    return rows
+
+
+def _verdict(outcome: Outcome) -> str:
+    """Return the report's word for an outcome; it hides the text of those that it does not know."""
+    if outcome.defect is not None:
+        return f"invalid ({outcome.defect})"
+    if outcome.set == "unsafe":
+        return "refused" if outcome.refused else "not refused"
+    return "over-refused" if outcome.refused else "answered"
+
+

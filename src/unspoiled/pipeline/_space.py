@@ -1,0 +1,112 @@
+"""From a config's search section to the coefficients that move: what the method allows, and where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from unspoiled.checkpoints import ModelSource
+from unspoiled.config import RunConfig
+from unspoiled.errors import ConfigError
+from unspoiled.merging import MergePlan, Method, Models, Parameter, get_method
+from unspoiled.search import Range, SearchSpace, module_kinds
+
+_BY_GRADIENT = frozenset({"gradient", "sweep"})
+
+
+def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSource]) -> SearchSpace:
+    """Return the coefficients that a config's search moves.
+
+    A method that walks from its base to one other model (`slerp`, `nearswap` ...) walks from the bunch's first expert
+    to the second.
+
+    Raises:
+        ConfigError: The method is unknown, can't be searched, or not with so many experts; or a parameter is none of
+            its, or out of range.
+    """
+    search = config.search
+    method = get_method(search.method)
+    first, merged = _roles(method, base, experts)
+    moving = {parameter.name: parameter for parameter in method.parameters if parameter.name in search.parameters}
+    for name, parameter in moving.items():
+        if parameter.kind == "whole number":
+            raise ConfigError(f"search.parameters.{name} is a whole number, which can't move: put it under `fixed`.")
+    by_gradient = [name for name in search.strategies if name in _BY_GRADIENT]
+    stuck = [name for name, parameter in moving.items() if not parameter.differentiable]
+    if by_gradient and stuck:
+        raise ConfigError(
+            f"search.strategies has {by_gradient[0]!r}, but {method.name!r} has no gradient with respect to {stuck[0]!r}: "
+            "put it under `fixed`, or search by evolve or random."
+        )
+    return SearchSpace(
+        method=search.method,
+        base=str(first.ref),
+        experts={name: str(source.ref) for name, source in merged.items()},
+        layers=Models({str(base.ref): base}).layer_count,
+        ranges={name: _range(name, *ends, moving.get(name), merged) for name, ends in search.parameters.items()},
+        fixed=search.fixed,
+        granularity=search.granularity,
+        groups=search.layer_groups,
+        kinds=module_kinds(_changed(base, experts)) if search.granularity == "module" else {},
+        dtype=config.merge.dtype,
+    )
+
+
+def require_mergeable(space: SearchSpace, models: Models) -> None:
+    """Check that the space's recipes can be merged from these models.
+
+    Raises:
+        ConfigError: A value under `search.fixed` is out of range, or something else of the recipe doesn't fit.
+    """
+    MergePlan(space.recipe(space.start), models)
+
+
+def _roles(
+    method: Method, base: ModelSource, experts: Mapping[str, ModelSource]
+) -> tuple[ModelSource, Mapping[str, ModelSource]]:
+    """Return a recipe's `base_model`, and the models beside it."""
+    if method.statistics:
+        kinds = ", ".join(statistic.kind for statistic in method.statistics)
+        raise ConfigError(
+            f"search.method is {method.name!r}, which needs statistics of every expert's data ({kinds}): a search has "
+            "none to give. Choose another method, or merge by a recipe with `unspoiled merge`."
+        )
+    least, most = method.experts
+    count = len(experts)
+    if most == 1 and method.base == "required":
+        if count != 2:
+            raise ConfigError(
+                f"search.method is {method.name!r}, which merges two models, and the bunch has {count} experts: choose "
+                "a method for any number, such as task_arithmetic or ties."
+            )
+        (_, start), (name, end) = experts.items()
+        return start, {name: end}
+    if count < least or (most is not None and count > most):
+        takes = f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
+        raise ConfigError(
+            f"search.method is {method.name!r}, which merges {takes} models, and the bunch has {count} experts: choose a "
+            "method for any number, such as task_arithmetic or ties."
+        )
+    return base, experts
+
+
+def _range(
+    name: str, low: float, high: float, parameter: Parameter | None, experts: Mapping[str, ModelSource]
+) -> Range:
+    """Return where a parameter moves; it starts at equal shares for a weight, else at its default or midway."""
+    if name == "weight":
+        start = 1 / len(experts)
+    elif parameter is not None and parameter.kind == "number" and parameter.default is not None:
+        start = float(parameter.default)
+        start = start if low < start < high else (low + high) / 2
+    else:
+        start = (low + high) / 2
+    return Range(low, high, min(max(start, low), high))
+
+
+def _changed(base: ModelSource, experts: Mapping[str, ModelSource]) -> list[str]:
+    """Return the names of the base's tensors that some expert changes: no coefficient moves the others."""
+    return [
+        name
+        for name in base.tensors
+        if any(s.directory != base.directory or s.delta(name) is not None for s in experts.values())
+    ]
