@@ -1,22 +1,11 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
 from unspoiled.search._evaluator import LiveEvaluator
-from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
 from unspoiled.search._executor import InProcess
 from unspoiled.search._ray import RayWorkers
-from unspoiled.search._space import Granularity, Range, SearchSpace, block_label, module_kinds
-from unspoiled.search._executor import InProcess
-from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds
+from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
 from unspoiled.search._storage import sqlite_url
-from unspoiled.search._strategy import (
-    Evaluation,
-    Evaluator,
-    Executor,
-    GradientRequest,
-    Proposal,
-    Rival,
-    Strategy,
-)
+from unspoiled.search._strategy import Evaluation, Evaluator, Executor, GradientRequest, Proposal, Rival, Strategy
 from unspoiled.search._study import Study
 from unspoiled.search._trial import Trial, best_trials
 from unspoiled.search.cocktail import Cocktail, cocktail_start, cocktail_weights
@@ -27,8 +16,6 @@ from unspoiled.search.parents import Parents
 from unspoiled.search.pareto import Pareto, coordinates, front, hypervolume
 from unspoiled.search.random import Random
 from unspoiled.search.sweep import Sweep
-from unspoiled.search._study import Study
-from unspoiled.search._trial import Trial, best_trials
 
 __all__ = [
     "EMBEDDINGS",
@@ -40,13 +27,11 @@ __all__ = [
     "Gradient",
     "GradientRequest",
     "Granularity",
-    "LiveEvaluator",
     "Grid",
     "InProcess",
     "LiveEvaluator",
     "Parents",
     "Pareto",
-    "InProcess",
     "Proposal",
     "Random",
     "Range",
@@ -54,7 +39,6 @@ __all__ = [
     "Rival",
     "SearchSpace",
     "Strategy",
-    "Sweep",
     "Study",
     "Sweep",
     "Trial",
@@ -67,11 +51,8 @@ __all__ = [
     "front",
     "hypervolume",
     "module_kinds",
+    "population_size",
+    "sqlite_url",
     "tensor_kinds",
-    "population_size",
-    "uniform",
-    "sqlite_url",
-    "population_size",
-    "sqlite_url",
     "uniform",
 ]
