@@ -110,7 +110,7 @@ PADDED: dict[str, Callable[[], Any]] = {
     "falcon with attention of its own": lambda: hf.FalconForCausalLM(
         hf.FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
     ),
-    "opt with positions of its own": lambda: hf.OPTForCausalLM(
+    "opt with a decoder inside its body": lambda: hf.OPTForCausalLM(
         hf.OPTConfig(
             vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
             max_position_embeddings=256, word_embed_proj_dim=16,

@@ -53,12 +53,15 @@ def test_rows_longer_than_a_window_are_padded(name: str) -> None:
 
 @pytest.mark.parametrize("name", PADDED)
 def test_what_can_not_be_packed_is_padded(name: str) -> None:
-    """And is left with the attention that it had."""
+    """And is left with the attention that it had; its logits come in chunks all the same.
+
+    Not OPT's: it calls what is inside its body, so that the head alone can't be had.
+    """
     model = made(name)
     before = model.config._attn_implementation
     loss = ResponseLoss(model)
     assert packed_rows(loss) == set()
-    assert loss._head is not None, "its logits come in chunks all the same"
+    assert (loss._head is None) == name.startswith("opt")
     assert model.config._attn_implementation == before
 
 
