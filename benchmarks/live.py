@@ -101,6 +101,7 @@ def main() -> None:
         objective.evaluate(backend)
 
     loss()
+    size = f"{len(objective.safety)} + {len(objective.expert)} rows"
     found: list[Row] = []
     skipped: list[str] = []
     for method in _ordered(arguments.methods):
@@ -110,10 +111,9 @@ def main() -> None:
         for row in _measured(method, bunch.live, bunch.space, loss, arguments.repeats):
             found.append(row)
             print(_line(row), flush=True)
+            if arguments.write is not None:  # after each row, so that a stopped run leaves what it measured
+                arguments.write.write_text(_page(found, skipped, size, arguments), encoding="utf-8")
     print("\n".join(f"skipped {one}" for one in skipped))
-    if arguments.write is not None:
-        size = f"{len(objective.safety)} + {len(objective.expert)} rows"
-        arguments.write.write_text(_page(found, skipped, size, arguments), encoding="utf-8")
     sys.exit(any(row.trial is not None and row.trial > TARGET for row in found))
 
 
