@@ -29,9 +29,9 @@ BUDGETS = [0, 30_000, 2**30]
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the tiny models' tensors have several blocks, and blocks several pieces."""
-    monkeypatch.setattr("unspoiled.merging._blocks._BLOCK", 2000)
-    monkeypatch.setattr("unspoiled.merging._pieces._PIECE", 500)
+    """Let the tiny models' embedding have several blocks, and these several pieces."""
+    monkeypatch.setattr("unspoiled.merging._blocks._BLOCK", 6000)
+    monkeypatch.setattr("unspoiled.merging._pieces._PIECE", 2500)
 
 
 def named(bunch: Bunch, expert: str) -> str:
@@ -82,11 +82,14 @@ def trials_of(method: Method, bunch: Bunch, statistics: Path | None) -> Iterator
     """Yield a recipe, then for each parameter one with that alone moved and the first one again."""
     start = start_of(method)
     yield recipe_of(method.name, bunch, start, statistics=statistics)
+    # the first move of a coefficient, the second and the third take different ways
     for parameter in method.parameters:
         if parameter.name != "safety":
             other = {**start, parameter.name: moved(parameter, start[parameter.name])}
             yield recipe_of(method.name, bunch, other, statistics=statistics)
             yield recipe_of(method.name, bunch, start, statistics=statistics)
+            if parameter.name == "density":
+                yield recipe_of(method.name, bunch, other, statistics=statistics)
 
 
 def made_anew(recipe: Recipe, models: Models) -> dict[str, Tensor]:
@@ -123,7 +126,7 @@ def test_whatever_coefficient_moves_the_weights_are_those_made_anew(
     recipes = list(trials_of(method, bunch, statistics_file if method.statistics else None))
     models = opened(*recipes)
     expected = [made_anew(recipe, models) for recipe in recipes]
-    for memory in BUDGETS:
+    for memory in BUDGETS[1:]:
         live = LiveModel(loaded(bunch.base, torch.float32), models, prepared_memory=memory)
         for recipe, weights in zip(recipes, expected, strict=True):
             live.take_recipe(recipe)
@@ -159,7 +162,7 @@ def test_methods_experts_and_models_take_turns(bunch: Bunch, memory: int) -> Non
     expected = [made_anew(recipe, models) for recipe in recipes]
     live = LiveModel(loaded(bunch.base, torch.float32), models, prepared_memory=memory)
     generator = torch.Generator().manual_seed(1)
-    for index in torch.randint(len(recipes), (60,), generator=generator).tolist():
+    for index in torch.randint(len(recipes), (40,), generator=generator).tolist():
         if index % 5 == 0:
             live.take_model(models.sources[named(bunch, EXPERTS[index % 3])])
         live.take_recipe(recipes[index])

@@ -63,3 +63,30 @@ def test_an_unknown_method_is_answered_with_the_nearest_one() -> None:
         get_method("task_aritmetic")
     with pytest.raises(ConfigError, match=r"This version merges by: .*breadcrumbs, .*linear, .*task_arithmetic"):
         get_method("xyz")
+
+
+@pytest.mark.parametrize("registered", all_methods(), ids=lambda registered: registered.name)
+def test_every_parameter_is_read(registered: Method) -> None:
+    """By one of the method's functions, which are given what they name and nothing else."""
+    stages = (registered.measure, registered.decide, registered.prepare, registered.merge)
+    named = {name for stage in stages if stage is not None for name in inspect.signature(stage).parameters}
+    unread = {parameter.argument for parameter in registered.parameters} - named
+    assert not unread
+
+
+def test_a_method_says_what_its_functions_depend_on() -> None:
+    """What is kept from one trial of a search to the next hangs on the names of the arguments."""
+
+    def merge(base: Tensor | None, tensors: Sequence[Tensor]) -> Tensor:
+        return torch.zeros(1)
+
+    def hides(tensor: object, **coefficients: object) -> float:
+        return 0.0
+
+    def misspells(tensor: object, *, wieght: Sequence[float]) -> float:
+        return 0.0
+
+    with pytest.raises(ValueError, match="name the arguments that it reads"):
+        method("hidden", parameters=[Parameter("weight")], operands="tensors", paper="", measure=hides)(merge)
+    with pytest.raises(ValueError, match=r"'misspelt' takes \['wieght'\], which it is never given"):
+        method("misspelt", parameters=[Parameter("weight")], operands="tensors", paper="", measure=misspells)(merge)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain
 from threading import Lock
 from typing import TypeAlias
@@ -16,7 +17,9 @@ from unspoiled.checkpoints import available_memory
 from unspoiled.merging._blocks import Input, PlannedTensor
 from unspoiled.merging._device import free_memory
 from unspoiled.merging._gradients import Gradients, gradients_of_prepared, zero_gradients
-from unspoiled.merging._method import Block
+from unspoiled.merging._method import Block, BlockSource, TensorBlocks
+from unspoiled.merging._operands import all_dense
+from unspoiled.merging._pieces import all_pieces
 from unspoiled.merging._rows import as_matrix
 
 _UNKNOWN_MEMORY = 8 * 2**30  # bytes, taken where the system doesn't say how much it has
@@ -43,14 +46,25 @@ class _Work:
     """One tensor, measured and prepared.
 
     Attributes:
-        mark: What it was made of.
+        inputs: What it was made of.
+        said: The coefficients that it depends on, as text.
         measured: What the method's `measure` returned.
         pieces: The prepared pieces, in order.
         nbytes: What of the budget it takes.
     """
 
-    mark: Mark
+    inputs: Mark
+    said: str
     measured: object
+    pieces: tuple[Block, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """The pieces of one tensor, their operands dense, and what of the budget they take."""
+
+    inputs: Mark
     pieces: tuple[Block, ...]
     nbytes: int
 
@@ -69,6 +83,7 @@ class KeptWork:
     def __init__(self, memory: int) -> None:
         self._free = memory
         self._work: dict[str, _Work] = {}
+        self._dense: dict[str, _Dense] = {}
         self._counting = Lock()
 
     def merged(self, tensor: PlannedTensor) -> Iterator[Tensor]:
@@ -92,46 +107,74 @@ class KeptWork:
         """Return what was measured of a tensor and its prepared pieces: what is kept, or else anew."""
         method, coefficients = tensor.method, tensor.coefficients
         inputs = _inputs(tensor)
-        mark = None if inputs is None else (*inputs, _said(tensor, method.prepared_by))
+        said = _said(tensor, method.prepared_by)
         work = self._work.get(tensor.name)
-        if work is None or work.mark != mark:
-            self.forget(tensor.name)
-            source = tensor.checked_once()
+        if work is not None and (work.inputs, work.said) == (inputs, said):
+            measured, pieces = work.measured, iter(work.pieces)
+        else:
+            source = self._source(tensor, inputs)
             measured = method.measured(source, coefficients)
             prepared = (piece for block in source for piece in method.prepared(block, measured, coefficients))
-            return measured, prepared if mark is None else self._keeping(tensor, mark, measured, prepared)
-        return work.measured, iter(work.pieces)
+            pieces = prepared if inputs is None else self._keeping(tensor, inputs, said, measured, prepared)
+        return measured, pieces
 
     @property
     def nbytes(self) -> int:
         """How many bytes are kept."""
-        return sum(work.nbytes for work in self._work.values())
+        return sum(w.nbytes for w in self._work.values()) + sum(d.nbytes for d in self._dense.values())
 
     def forget(self, name: str) -> None:
         """Let go of what is kept of a tensor, if anything."""
-        work = self._work.pop(name, None)
-        if work is not None:
-            self._release(work.nbytes)
+        work, dense = self._work.pop(name, None), self._dense.pop(name, None)
+        self._release((0 if work is None else work.nbytes) + (0 if dense is None else dense.nbytes))
+
+    def _source(self, tensor: PlannedTensor, inputs: Mark | None) -> TensorBlocks:
+        """Return the tensor to measure and prepare anew, and let go of what was prepared of it before.
+
+        A search that moves a density once will move it again. So the second time, its task vectors are kept dense: to
+        multiply the factors of low-rank ones is most of the work. Only of methods that read everything in pieces, since
+        sums over other pieces would differ in rounding.
+        """
+        name = tensor.name
+        work, dense = self._work.pop(name, None), self._dense.get(name)
+        again = work is not None and work.inputs == inputs
+        self._release(0 if work is None else work.nbytes)
+        if dense is not None and dense.inputs == inputs:
+            return BlockSource(lambda: dense.pieces, tensor.shape, name)
+        self.forget(name)
+        source = tensor.checked_once()
+        if inputs is None or not (again and tensor.method.in_pieces):
+            return source
+        room = len(tensor.inputs) * math.prod(tensor.shape) * torch.float32.itemsize
+        if not self._take(room):
+            return source
+        try:
+            pieces = tuple(replace(piece, operands=all_dense(piece.operands)) for piece in all_pieces(source))
+        except BaseException:
+            self._release(room)
+            raise
+        self._dense[name] = _Dense(inputs, pieces, room)
+        return BlockSource(lambda: pieces, tensor.shape, name)
 
     def _keeping(
-        self, tensor: PlannedTensor, mark: Mark, measured: object, prepared: Iterator[Block]
+        self, tensor: PlannedTensor, inputs: Mark, said: str, measured: object, prepared: Iterator[Block]
     ) -> Iterator[Block]:
         """Yield the prepared pieces, and keep them and what was measured once all are made, if they fit."""
-        mapped = _mapped_storages(tensor)
+        held = _held_storages(tensor, self._dense.get(tensor.name))
         pieces: list[Block] = []
         taken = 0
         fits = True
         try:
             for given in chain((measured,), prepared):
                 if fits:
-                    more = _nbytes(given, mapped)
+                    more = _nbytes(given, held)
                     fits = self._take(more)
                     taken += more if fits else 0
                 if isinstance(given, Block):
                     pieces += [given] if fits else []
                     yield given
             if fits:
-                self._work[tensor.name] = _Work(mark, measured, tuple(pieces), taken)
+                self._work[tensor.name] = _Work(inputs, said, measured, tuple(pieces), taken)
                 taken = 0
         finally:
             self._release(taken)
@@ -163,9 +206,11 @@ def _said(tensor: PlannedTensor, names: Sequence[str] | frozenset[str] | Mapping
     return repr([(name, tensor.coefficients[name]) for name in sorted(names)])
 
 
-def _mapped_storages(tensor: PlannedTensor) -> set[int]:
-    """Return the addresses of the memory that holds a tensor's inputs anyway."""
-    found = set()
+def _held_storages(tensor: PlannedTensor, dense: _Dense | None) -> set[int]:
+    """Return the addresses of the memory that holds a tensor's inputs anyway, mapped or dense."""
+    sizes: dict[int, int] = {}
+    _add_sizes(None if dense is None else dense.pieces, sizes)
+    found = set(sizes)
     for given in (tensor.base, *tensor.inputs):
         if isinstance(given, Input):
             delta = given.delta()
@@ -174,11 +219,11 @@ def _mapped_storages(tensor: PlannedTensor) -> set[int]:
     return found
 
 
-def _nbytes(given: object, mapped: set[int]) -> int:
+def _nbytes(given: object, held: set[int]) -> int:
     """Return how many bytes of memory tensors and arrays within `given` take, each memory counted once."""
     sizes: dict[int, int] = {}
     _add_sizes(given, sizes)
-    return sum(size for address, size in sizes.items() if address not in mapped)
+    return sum(size for address, size in sizes.items() if address not in held)
 
 
 def _add_sizes(given: object, sizes: dict[int, int]) -> None:

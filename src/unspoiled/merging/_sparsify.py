@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unspoiled.errors import ConfigError
 from unspoiled.merging._draws import draw_bits, thresholds_of
-from unspoiled.merging._method import Block, TensorBlocks
+from unspoiled.merging._method import TensorBlocks
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
 from unspoiled.merging._pieces import all_pieces
@@ -158,7 +158,7 @@ def keep_random(tensor: TensorBlocks, density: Sequence[float], *, seed: int, re
         threshold = thresholds_of(density[expert])
         return bits < threshold
 
-    return _drawn(lambda: tensor, density, chosen, rescale=rescale)
+    return _drawn(tensor, density, chosen, rescale=rescale)
 
 
 def keep_by_rank(
@@ -196,7 +196,7 @@ def keep_by_rank(
             return draws < thresholds_of(density[expert])
         return _above_another(delta, draws, density[expert] - epsilon[expert], 2 * epsilon[expert])
 
-    return _drawn(lambda: all_pieces(tensor), density, chosen, rescale=rescale)
+    return _drawn(tensor, density, chosen, rescale=rescale)
 
 
 def _above_another(delta: Tensor, draws: NDArray[np.uint32], least: float, span: float) -> NDArray[np.bool_]:
@@ -223,7 +223,7 @@ def _above_another(delta: Tensor, draws: NDArray[np.uint32], least: float, span:
 
 
 def _drawn(
-    blocks: Callable[[], Iterable[Block]],
+    tensor: TensorBlocks,
     density: Sequence[float],
     chosen: Callable[[Tensor, int, int], NDArray[np.bool_]],
     *,
@@ -231,7 +231,7 @@ def _drawn(
 ) -> list[Sparse]:
     kept = [ByChance() if share < 1 else Everything() for share in density]
     sums = _Sums(len(kept))
-    for block in blocks() if any(isinstance(one, ByChance) for one in kept) else ():
+    for block in all_pieces(tensor) if any(isinstance(one, ByChance) for one in kept) else ():
         for expert, one in enumerate(kept):
             if isinstance(one, ByChance):
                 delta = dense(block.operands[expert])
@@ -277,7 +277,7 @@ def _magnitude_cuts(tensor: TensorBlocks, counts: Sequence[Sequence[int]]) -> li
         return lambda _: numbers
 
     def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
-        for block in tensor:
+        for block in all_pieces(tensor):
             yield block.first, partial(_magnitudes, [block.operands[expert] for expert in wanted])
 
     found: Mapping[int, list[Cut]] = dict(

@@ -26,6 +26,7 @@ def _measure(tensor: TensorBlocks, *, density: Sequence[float], safety: Sequence
     experts=(2, None),
     measure=_measure,
     prepare=kept_entries,
+    in_pieces=True,
     paper="Bhardwaj et al., Language Models are Homer Simpson! (RESTA), arXiv 2402.11746",
     parameters=[
         SAFETY,

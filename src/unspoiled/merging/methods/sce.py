@@ -12,7 +12,7 @@ from unspoiled.merging._consensus import agreeing
 from unspoiled.merging._method import Block, Parameter, TensorBlocks, method
 from unspoiled.merging._operands import Operand, dense
 from unspoiled.merging._order_statistics import Cut, cuts
-from unspoiled.merging._pieces import all_pieces, pieces
+from unspoiled.merging._pieces import all_pieces
 
 _LEAST_WEIGHT = 1e-6  # mergekit's floor of the agreeing weights, which sum to 1 over all experts
 
@@ -30,8 +30,8 @@ def _measure(tensor: TensorBlocks, *, select_topk: float) -> _Selection:
     if select_topk < 1:
 
         def columns() -> Iterator[tuple[int, Callable[[int], Tensor]]]:
-            for block in tensor:
-                yield block.first, partial(_variance_of, block)
+            for piece in all_pieces(tensor):
+                yield piece.first, partial(_variance_of, piece)
 
         ((cut,),) = cuts(columns, [lambda varying: [int(varying * select_topk)]])
     parts = [
@@ -80,9 +80,8 @@ def sce(
     return weighted.div_(weight.clamp_(min=_LEAST_WEIGHT)).add_(base)
 
 
-def _variance_of(block: Block, _column: int) -> Tensor:
-    rows = [_variance([dense(operand) for operand in piece.operands]) for piece in pieces(block)]
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
+def _variance_of(piece: Block, _column: int) -> Tensor:
+    return _variance([dense(operand) for operand in piece.operands])
 
 
 def _variance(values: Sequence[Tensor]) -> Tensor:
