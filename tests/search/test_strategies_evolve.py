@@ -197,6 +197,14 @@ def test_each_restart_has_twice_the_population() -> None:
     assert strategy.population == 24
 
 
+@pytest.mark.parametrize("budget", [60, 200, 333, 700])
+def test_a_larger_budget_goes_on_across_restarts(budget: int) -> None:
+    long = play(Evolve(space(), SAFETY_ONLY, trials=900, seed=0, restarts=3), bowl(0.8, 0.3))
+    short = play(Evolve(space(), SAFETY_ONLY, trials=budget, seed=0, restarts=3), bowl(0.8, 0.3), workers=7)
+    assert short == long[: len(short)]
+    assert len(short) <= budget
+
+
 def test_a_run_that_has_converged_goes_on_where_no_restart_is_left() -> None:
     assert len(play(Evolve(space(), SAFETY_ONLY, trials=600, seed=0), bowl(0.8, 0.3))) == 600
 

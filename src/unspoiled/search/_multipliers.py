@@ -75,8 +75,8 @@ class Multipliers:
     CE_expert has weight 1, a limited loss λ_c · 2^(v_c / μ_c), with v_c by how many nats per token the limit is broken
     (negative within), and μ_c a tenth of the limit; the exponent keeps within ±1. This is the method of multipliers
     with an exponential penalty instead of a quadratic one: weights stay positive, so that a loss that isn't at its
-    limit is not forgotten until it breaks it, and follow the limits' own size. v_c is smoothed over the last steps (0.6 of
-    the old, 0.4 of the new), because a minibatch has few rows.
+    limit is not forgotten until it breaks it, and follow the limits' own size. v_c is smoothed over the last steps
+    (0.6 of the old, 0.4 of the new), because a minibatch has few rows.
 
     λ_c starts at 1 and moves with each check, whose noise is low, by up to a factor of 2, less within a tenth of the
     limit: by 2^(d · v_c / μ_c), the exponent within ±d. d is 1 at first and halves each time that the limit is crossed
