@@ -60,7 +60,7 @@ class Descent:
         return tuple(map(float, self._genome))
 
     def step(self, gradients: Sequence[Sequence[float]], weight: float) -> None:
-        """Take a step against the mean of some gradients; without any, go back to where there were: half of the way at first.
+        """Take a step against the mean of some gradients; without any, go back to where there were, half way at first.
 
         Args:
             gradients: ∂(Σ weight · loss)/∂genome, each on rows of its own.
