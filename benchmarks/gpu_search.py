@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_search.py /fast/disk/bunch --size 8b
 
-Makes its own bunch (bfloat16; the experts are LoRA adapters of rank 16, or full checkpoints with `--full`), puts it into
-memory, and reports for the rows of a made-up data set: trials per minute, the share of the time that is merging, gradient
-steps per minute, and the peak of the device's memory; then how long 100 trials and a gradient search of 40 steps take.
-The weights are random, so the losses mean nothing; the times do not depend on them. Without a GPU it runs on the CPU
-(`--size tiny` shows that it works).
+Makes its own bunch (bfloat16; the experts are LoRA adapters of rank 16, or full checkpoints with `--full`), puts it
+into memory, and reports for the rows of a made-up data set: trials per minute, the share of the time that is merging,
+gradient steps per minute, and the peak of the device's memory; then how long 100 trials and a gradient search of 40
+steps take. The weights are random, so the losses mean nothing; the times do not depend on them. Without a GPU it runs
+on the CPU (`--size tiny` shows that it works).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from random_bunch import SIZES, TINY, Shape, write_adapter_bunch, write_random_bunch
 
+from random_bunch import SIZES, TINY, Shape, write_adapter_bunch, write_random_bunch
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model
 from unspoiled.data import Row
 from unspoiled.inference import LiveBunch

@@ -33,7 +33,7 @@ from unspoiled.config import ModelEntry, Recipe, read_run_config
 from unspoiled.data import read_rows
 from unspoiled.inference import LiveBunch
 from unspoiled.merging import Method, Parameter, all_methods
-from unspoiled.objective import split_objective
+from unspoiled.objective import LossRows
 from unspoiled.pipeline import open_bunch
 from unspoiled.search import SearchSpace
 
@@ -94,14 +94,14 @@ def main() -> None:
     arguments = parser.parse_args()
     bunch = open_bunch(read_run_config(arguments.config))
     rows = [row for path in sorted((arguments.run / "data").glob("*.jsonl")) for row in read_rows(path)]
-    objective = split_objective(rows, "search", 0.3)
+    data = LossRows.of_split(rows, "search")
     backend = bunch.live.take_recipe(bunch.space.recipe(bunch.space.constant([0.5] * len(bunch.space.experts))))
 
     def loss() -> None:
-        objective.evaluate(backend)
+        backend.score(data.exchanges)
 
     loss()
-    size = f"{len(objective.safety)} + {len(objective.expert)} rows"
+    size = f"{len(data.rows)} rows"
     found: list[Row] = []
     skipped: list[str] = []
     for method in _ordered(arguments.methods):

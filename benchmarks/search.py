@@ -3,10 +3,10 @@
     python benchmarks/search.py runs/demo examples/bunch/run.yaml --at runs/search-benchmark --write
     python benchmarks/search.py runs/demo examples/bunch/run.yaml --at runs/search-benchmark --simulate
 
-The first command runs grid, cocktail, random, evolve and gradient on one objective, J = CE_safety + CE_expert + CE_benign
-on the search split, from several seeds. Compute is counted in tokens of a forward pass (a backward pass counts as two).
+The first command runs grid, cocktail, random, evolve and gradient on one objective, J = CE_safety + CE_expert +
+CE_benign on the search split, from several seeds. Compute is counted in tokens of a forward pass (a backward pass counts as two).
 The paper's strategies move what they move in the paper, one weight per expert; gradient, and a second evolve, move one
-weight per expert, layer and module kind. Each run's best trial by J on the selection split is generated with on the test
+weight per expert and tensor. Each run's best trial by J on the selection split is generated with on the test
 split. Every trial is kept in a study in `--at`: the command continues where it stopped. `--write` writes
 docs/benchmarks/search.md and its figure.
 
@@ -16,34 +16,29 @@ The second replays the times of those trials against 1 to 256 workers.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
-from search_results import Curve, TestRates, write_page
-from worker_simulation import (
-    Scaling,
-    TrialTime,
-    scale_generations,
-    scale_gradient,
-    scale_population,
-    stops_scaling,
-)
 
+from search_results import Curve, TestRates, write_page
 from unspoiled.config import Recipe, read_run_config
-from unspoiled.data import Row, read_rows
+from unspoiled.data import Row, Split, read_rows
 from unspoiled.evaluate import measure, scores
-from unspoiled.objective import LossRows, WeightedSum
+from unspoiled.objective import TERMS, Losses, LossRows, WeightedSum
 from unspoiled.pipeline import Bunch, open_bunch
 from unspoiled.search import (
     Cocktail,
     Evaluation,
     Evolve,
     Gradient,
+    Granularity,
     Grid,
     InProcess,
     LiveEvaluator,
@@ -56,10 +51,19 @@ from unspoiled.search import (
     Trial,
     cocktail_weights,
     sqlite_url,
+    tensor_kinds,
+)
+from worker_simulation import (
+    Scaling,
+    TrialTime,
+    scale_generations,
+    scale_gradient,
+    scale_population,
+    stops_scaling,
 )
 
 GOAL = WeightedSum(alpha=1.0, beta=1.0)
-SEEDED = ("random", "evolve", "evolve by module", "gradient")
+SEEDED = ("random", "evolve", "evolve by tensor", "gradient")
 STRATEGIES = ("grid", "cocktail", *SEEDED)
 
 
@@ -95,11 +99,18 @@ class Bench:
     steps: int
 
     @property
-    def splits(self) -> dict[str, LossRows]:
-        return {split: LossRows.of_split(self.rows, split) for split in ("search", "selection")}
+    def splits(self) -> dict[Split, LossRows]:
+        """The rows of both splits."""
+        return {split: LossRows.of_split(self.rows, split) for split in get_args(Split)}
 
-    def space(self, granularity: str) -> SearchSpace:
-        return replace(self.bunch.space, granularity=granularity)
+    def space(self, granularity: Granularity) -> SearchSpace:
+        """Return the bunch's space with other coefficients."""
+        changed = [name for name in self.bunch.base.tensors if self._moves(name)]
+        return replace(self.bunch.space, granularity=granularity, kinds=tensor_kinds(changed))
+
+    def _moves(self, tensor: str) -> bool:
+        experts = self.bunch.experts.values()
+        return any(e.directory != self.bunch.base.directory or e.delta(tensor) is not None for e in experts)
 
     def study(self, name: str) -> Study:
         return Study(
@@ -128,13 +139,13 @@ class Bench:
         if name == "random":
             return Random(self.space("model"), trials=self.trials, seed=seed)
         if name == "gradient":
-            space = self.space("module")
+            space = self.space("tensor")
             start = space.constant(cocktail_weights([loss.union for loss in self._parents().values()], 1.0))
             return Gradient(space, GOAL, self.splits["search"], steps=self.steps, seed=seed, start=start)
-        granularity = "module" if name == "evolve by module" else "model"
+        granularity: Granularity = "tensor" if name == "evolve by tensor" else "model"
         return Evolve(self.space(granularity), GOAL, trials=self.trials, seed=seed)
 
-    def _parents(self) -> dict[str, object]:
+    def _parents(self) -> dict[str, Losses]:
         parents = Parents(self.bunch.space.experts, dtype=self.bunch.space.dtype)
         self.study("parents").run(parents, InProcess(LiveEvaluator(self.bunch.live, self.splits, GOAL)))
         return {name: parents.losses("search")[name] for name in self.bunch.space.experts}
@@ -151,9 +162,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps of gradient")
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/search.md")
+    parser.add_argument("--most", type=int, default=70, help="rows of every set and split at most, for evolve's sake")
     arguments = parser.parse_args()
     bunch = open_bunch(read_run_config(arguments.config))
-    rows = [row for path in sorted((arguments.run / "data").glob("*.jsonl")) for row in read_rows(path)]
+    rows = _limited(arguments.run / "data", arguments.most)
     arguments.at.mkdir(parents=True, exist_ok=True)
     bench = Bench(bunch, rows, arguments.at, arguments.trials, arguments.steps)
     runs = {
@@ -166,14 +178,25 @@ def main() -> None:
         _print_scaling(title, table)
     if arguments.simulate:
         return
-    curves = [_curve(bench, name, seed, trials) for (name, seed), trials in runs.items()]
+    curves = [_curve(name, seed, trials) for (name, seed), trials in runs.items()]
     tests = {key: _tested(bench, key, _chosen(bench, trials)) for key, trials in runs.items()}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}, torch {torch.__version__}"
     page = write_page(curves, tests, scalings, machine, Path("docs/benchmarks") if arguments.write else arguments.at)
     print(page.read_text(encoding="utf-8"))
 
 
-def _curve(bench: Bench, name: str, seed: int, trials: Sequence[Trial]) -> Curve:
+def _limited(folder: Path, most: int) -> list[Row]:
+    """Return the first rows of every set and split, domains in turns."""
+    rows: list[Row] = []
+    for split in get_args(Split):
+        files = [[r for r in read_rows(path) if r.split == split] for path in sorted(folder.glob("*.jsonl"))]
+        for kind in TERMS:
+            own = [file for file in files if any(row.set == kind for row in file)]
+            rows += [row for turn in itertools.zip_longest(*own) for row in turn if row is not None][:most]
+    return rows
+
+
+def _curve(name: str, seed: int, trials: Sequence[Trial]) -> Curve:
     """Return J of the best recipe so far on the search split, against the tokens spent until then."""
     probes = {tuple(t.coefficients.values()): t for t in trials if t.strategy == "probe"}
     spent, best = 0, float("inf")
@@ -216,9 +239,9 @@ def _tested(bench: Bench, key: tuple[str, int], recipe: Recipe) -> TestRates:
 
 def _simulate(bench: Bench, runs: Mapping[tuple[str, int], Sequence[Trial]]) -> dict[str, list[Scaling]]:
     full = _times(t for t in runs["evolve", 0] if t.strategy == "evolve")
-    module = _times(t for t in runs["evolve by module", 0] if t.strategy == "evolve")
+    tensor = _times(t for t in runs["evolve by tensor", 0] if t.strategy == "evolve")
     steps = _times(t for t in runs["gradient", 0] if t.evaluation is not None and t.evaluation.gradient is not None)
-    few, many = bench.space("model").size, bench.space("module").size
+    few, many = bench.space("model").size, bench.space("tensor").size
     batch = [t for t in runs["gradient", 0] if t.evaluation is not None and t.evaluation.gradient is not None]
     rows = len(batch[0].evaluation.rows) if batch[0].evaluation else 0
     return {
@@ -226,7 +249,7 @@ def _simulate(bench: Bench, runs: Mapping[tuple[str, int], Sequence[Trial]]) -> 
             full, population=Evolve(bench.space("model"), GOAL, trials=1, seed=0).population, generations=14, seed=0
         ),
         f"evolve, {many} weights, its own population": scale_generations(
-            module, population=Evolve(bench.space("module"), GOAL, trials=1, seed=0).population, generations=5, seed=0
+            tensor, population=Evolve(bench.space("tensor"), GOAL, trials=1, seed=0).population, generations=5, seed=0
         ),
         f"evolve, {few} weights, population = workers, to 1% of the first value": scale_population(
             full, coefficients=few, target=0.01, seed=0

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import altair
-from worker_simulation import Scaling, stops_scaling
 
 from unspoiled.evaluate import ModelScores
+from worker_simulation import Scaling, stops_scaling
 
 PER_TRIALS = "evolve"
 """The strategy whose end the others' compute is compared with."""
@@ -120,7 +120,7 @@ def write_page(
     lines += ["", "## Simulated: many workers", ""]
     for title, table in scalings.items():
         lines += [
-            f"{title}: stops scaling at {stops_scaling(table)} workers (doubling them again gains less than 1.2 times).",
+            f"{title}: stops scaling at {stops_scaling(table)} workers (twice as many gain less than 1.2 times).",
             "",
             "| workers | seconds | speed-up | busy | trials |",
             "|---|---|---|---|---|",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspoiled.objective import Losses, WeightedSum
-from unspoiled.search import Evaluation, Evolve, Range, SearchSpace
+from unspoiled.search import Evaluation, Evolve, Range, SearchSpace, population_size
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -105,7 +106,7 @@ def scale_gradient(
 
 def stops_scaling(scalings: Sequence[Scaling], *, gain: float = 1.2) -> int:
     """Return the number of workers after which doubling them gains less than `gain` times the speed."""
-    for before, after in zip(scalings, scalings[1:], strict=False):
+    for before, after in itertools.pairwise(scalings):
         if after.speedup < gain * before.speedup:
             return before.workers
     return scalings[-1].workers
@@ -147,7 +148,7 @@ def _generations_to(coefficients: int, workers: int, target: float, seed: int) -
     minimum = [draw.uniform(0.2, 1.3) for _ in range(coefficients)]
     slopes = [100.0 ** (i / max(1, coefficients - 1)) for i in range(coefficients)]
     strategy = Evolve(
-        space, WeightedSum(1.0), trials=10**6, seed=seed, population=max(workers, 4 + int(3 * math.log(coefficients)))
+        space, WeightedSum(1.0), trials=10**6, seed=seed, population=max(workers, population_size(coefficients))
     )
     first = math.inf
     for generation in range(1, 10_000):

@@ -40,7 +40,7 @@ class SearchConfig(Section):
     """The method's parameters that move, each with its smallest and largest value."""
     fixed: dict[str, float | bool] = {}
     """The method's other parameters, where they shall differ from their defaults."""
-    granularity: Literal["model", "group", "smooth", "layer", "module"] = "model"
+    granularity: Literal["model", "group", "smooth", "layer", "module", "tensor"] = "model"
     """One value per expert, per expert and group of layers, per expert and knot with values between interpolated over
     depth, per expert and layer, or per expert, layer and module kind (attention, MLP ...)."""
     layer_groups: Annotated[int, Field(ge=1)] = 4

@@ -8,7 +8,7 @@ from unspoiled.checkpoints import ModelSource
 from unspoiled.config import RunConfig
 from unspoiled.errors import ConfigError
 from unspoiled.merging import MergePlan, Method, Models, Parameter, get_method
-from unspoiled.search import Range, SearchSpace, module_kinds
+from unspoiled.search import Granularity, Range, SearchSpace, module_kinds, tensor_kinds
 
 _BY_GRADIENT = frozenset({"gradient", "sweep"})
 
@@ -46,9 +46,22 @@ def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSo
         fixed=search.fixed,
         granularity=search.granularity,
         groups=search.layer_groups,
-        kinds=module_kinds(_changed(base, experts)) if search.granularity == "module" else {},
+        kinds=kinds_of(search.granularity, base, experts),
         dtype=config.merge.dtype,
     )
+
+
+def kinds_of(
+    granularity: Granularity, base: ModelSource, experts: Mapping[str, ModelSource]
+) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of tensors that have a value of their own, among those that some expert changes."""
+    match granularity:
+        case "module":
+            return module_kinds(_changed(base, experts))
+        case "tensor":
+            return tensor_kinds(_changed(base, experts))
+        case _:
+            return {}
 
 
 def require_mergeable(space: SearchSpace, models: Models) -> None:

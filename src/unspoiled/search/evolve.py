@@ -45,6 +45,7 @@ class Evolve:
         race: Stop a trial early when it is surely worse than the μ-th best (μ = half a population) of the generation
             before: among the trials that would move the search, it isn't.
         start: The genome to start around; the uniform merge's by default. Clipped to the ranges.
+        population: Trials per generation, at least 4; 4 + ⌊3 ln n⌋ by default.
     """
 
     name = "evolve"
@@ -61,8 +62,9 @@ class Evolve:
         restarts: int = 0,
         race: bool = False,
         start: Sequence[float] | None = None,
+        population: int | None = None,
     ) -> None:
-        self.population = population_size(space.size)
+        self.population = population or population_size(space.size)
         self._space = space
         self._goal = goal
         self._trials = trials
