@@ -47,7 +47,8 @@ class SearchSpace:
         fixed: The method's other parameters, where they shall differ from their defaults.
         granularity: One value per expert (`model`); per expert and group of layers (`group`) or layer (`layer`); per
             expert, layer and module kind (`module`) or tensor (`tensor`); or per expert and knot, in between
-            interpolated linearly over depth (`smooth`). Tensors of no layer (embeddings, final norm, head) take the first layer's.
+            interpolated linearly over depth (`smooth`). Tensors of no layer (embeddings, final norm, head) take the
+            first layer's.
         groups: Number of layer groups for `group`, of knots for `smooth`; from 1 to `layers`.
         kinds: For `module` and `tensor`: texts by kind, one of which is part of the name of every tensor of that kind
             (`module_kinds`, `tensor_kinds`). Kinds outside of layers (`embeddings`) have one value per expert.
