@@ -42,7 +42,7 @@ class SearchConfig(Section):
     """The method's other parameters, where they shall differ from their defaults."""
     granularity: Literal["model", "group", "smooth", "layer", "module", "tensor"] = "model"
     """One value per expert, per expert and group of layers, per expert and knot with values between interpolated over
-    depth, per expert and layer, or per expert, layer and module kind (attention, MLP ...)."""
+    depth, per expert and layer, per expert, layer and module kind (attention, MLP ...), or per expert and tensor."""
     layer_groups: Annotated[int, Field(ge=1)] = 4
     """Number of groups for `granularity: group`, of knots for `smooth`."""
     strategies: Annotated[tuple[StrategyName, ...], Field(min_length=1, strict=False)] = ("cocktail", "gradient")
@@ -52,7 +52,7 @@ class SearchConfig(Section):
     trials: Annotated[int, Field(ge=1)] = 100
     """Trials each of `random`, `evolve` and `pareto`."""
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
-    """Initial step of `evolve`, σ₀, as a share of a parameter's range."""
+    """Initial step of `evolve`, σ₀, of a parameter whose range is 1.5 wide; of others in proportion."""
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often `evolve` starts again when it has converged, each time with a larger population."""
     race: bool = True

@@ -134,7 +134,7 @@ def _finalist_rows(found: SearchResult) -> list[FinalistRow]:
 
 def _coefficients(experts: Sequence[str], space: SearchSpace, recipe: Recipe) -> CoefficientTable:
     """Return a recipe's coefficients by layers and by expert, module kind and parameter, as the heat map shows them."""
-    by_layer = space.granularity in {"layer", "module", "smooth"}
+    by_layer = space.granularity in {"layer", "module", "tensor", "smooth"}
     blocks = [range(i, i + 1) for i in range(space.layers)] if by_layer else space.blocks
     kinds = {kind: texts[0] for kind, texts in space.kinds.items() if kind != EMBEDDINGS} or {"": ""}
     columns: list[str] = []
