@@ -13,7 +13,8 @@ from unspoiled.search._strategy import Evaluation, GradientRequest, Proposal
 from unspoiled.search.evolve import USUAL_RANGE
 
 _SLOWING = 20
-_DECAY = 0.9, 0.99  # of Adam's means of gradients and of their squares: searches have tens of steps, not thousands
+_DECAY = 0.7, 0.99  # of Adam's means of gradients and of their squares: searches have tens of steps, not thousands,
+# and weights that change with the losses, which a longer memory would follow too late
 
 
 class Descent:

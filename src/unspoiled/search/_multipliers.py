@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -9,8 +10,10 @@ from unspoiled.errors import SearchError
 from unspoiled.objective import Constrained, Goal, Losses, LossRows, Term, WeightedSum
 
 _FIRST = 1.0
-_PENALTY = 10.0  # per nat: a limit broken by 0.1 nats per token weighs 1 more
-_SMOOTHING = 0.8
+_SCALE = 0.1  # of a limit: broken by so much, a loss counts twice as much at once
+_SMOOTHING = 0.6
+_GROWTH, _SHRINKAGE = 1.2, 0.5
+_PROGRESS = 0.3
 _LARGEST = 1e3
 
 
@@ -66,18 +69,21 @@ class Fixed:
 
 
 class Multipliers:
-    """The augmented Lagrangian of `minimise CE_expert subject to CE_c ≤ limit_c`.
+    """Weights that enforce the limits of `minimise CE_expert subject to CE_c ≤ limit_c`: an augmented Lagrangian.
 
-    CE_expert has weight 1, a limited one max(λ_c/4, λ_c + ρ v_c): its derivative in the augmented Lagrangian of Powell,
-    Hestenes and Rockafellar, with a floor. v_c, by how many nats per token the limit is broken (negative within), is
-    known a few steps late, and a loss that counts nothing until it is seen to be broken swings about its limit. λ_c
-    starts at 1, ρ is 10 per nat.
+    CE_expert has weight 1, a limited loss λ_c · 2^(v_c / μ_c), with v_c by how many nats per token the limit is broken
+    (negative within), and μ_c a tenth of the limit; the exponent keeps within ±1. This is the method of multipliers with
+    an exponential penalty instead of a quadratic one: weights stay positive, so that a loss that isn't at its limit is
+    not forgotten until it breaks it, and follow the limits' own size. v_c is smoothed over the last steps (0.6 of
+    the old, 0.4 of the new), because a minibatch has few rows.
 
-    v_c is smoothed over the last steps (0.8 of the old, 0.2 of the new), because a minibatch has few rows. λ_c moves
-    after each check, whose noise is low, by ρ times what the check found, but at most to its double or its half: the
-    first checks, far from the limit, would otherwise wind it up.
+    λ_c starts at 1 and moves with each check, whose noise is low, toward the side that the check found it on: by a
+    factor of 2 at first, whose logarithm halves each time that the side changes (as in Rprop, by signs only: how much
+    a weight moves a loss isn't known). It stays where it is while the gap closes quickly, to 0.3 of what it was at the
+    check before.
 
-    Source: Rockafellar, SIAM J. Control 12 (1974); Nocedal and Wright, Numerical Optimization, section 17.4.
+    Source: Tseng and Bertsekas, Mathematical Programming 60 (1993), for the exponential method of multipliers;
+    Riedmiller and Braun, ICNN 1993, for Rprop.
 
     Args:
         goal: The limits, for losses on all rows of the search split.
@@ -103,15 +109,17 @@ class Multipliers:
         self._margin = margin
         limited = [term for term in goal.limits if term in search.terms]
         self._multipliers = dict.fromkeys(limited, _FIRST)
-        self._broken: dict[Term, float] | None = None
+        self._broken: dict[Term, float] = {}  # by minibatches
+        self._checked: dict[Term, float] = {}
+        self._doublings = dict.fromkeys(limited, 1.0)  # how far the multiplier moves next, as a power of 2
 
     @property
     def weights(self) -> Mapping[Term, float]:
         """The weight of each loss that has rows."""
         found: dict[Term, float] = {"expert": 1.0}
         for term, multiplier in self._multipliers.items():
-            broken = self._broken[term] if self._broken else 0.0
-            found[term] = min(_LARGEST, max(multiplier / 4, multiplier + _PENALTY * broken))
+            urgency = self._broken.get(term, 0.0) / (_SCALE * self._goal.limits[term])
+            found[term] = multiplier * 2 ** min(1.0, max(-1.0, urgency))
         return found
 
     def minibatch(self, rows: Sequence[int], cross_entropies: Sequence[float]) -> None:
@@ -122,14 +130,22 @@ class Multipliers:
             whole = self._search.losses(self._reference)
             part = self._search.losses([self._reference[i] for i in rows], rows)
             new = {term: value + whole.term(term) - part.term(term) for term, value in new.items()}
-        old = self._broken or new
-        self._broken = {term: _SMOOTHING * old[term] + (1 - _SMOOTHING) * value for term, value in new.items()}
+        for term, value in new.items():
+            self._broken[term] = _SMOOTHING * self._broken.get(term, value) + (1 - _SMOOTHING) * value
 
     def check(self, losses: Losses) -> None:
         """Take the losses on the selection split."""
-        for term, old in self._multipliers.items():
-            moved = old + _PENALTY * (losses.term(term) - self._limit(self._at_selection, term))
-            self._multipliers[term] = min(_LARGEST, 2 * old, max(old / 2, moved))
+        for term, multiplier in self._multipliers.items():
+            broken = losses.term(term) - self._limit(self._at_selection, term)
+            before = self._checked.get(term)
+            self._checked[term] = broken
+            if before is not None:
+                changed_side = (broken > 0) != (before > 0)
+                if not changed_side and abs(broken) < _PROGRESS * abs(before):
+                    continue
+                self._doublings[term] = min(1.0, self._doublings[term] * (_SHRINKAGE if changed_side else _GROWTH))
+            moved = multiplier * 2 ** math.copysign(self._doublings[term], broken)
+            self._multipliers[term] = min(_LARGEST, max(1 / _LARGEST, moved))
 
     def _limit(self, goal: Constrained, term: Term) -> float:
         return goal.limits[term] * (1 - self._margin)
