@@ -156,8 +156,7 @@ def essence(trials: Sequence[Trial]) -> list[Trial]:
             trial,
             asked_after=0,
             number=0,
-            evaluation=trial.evaluation
-            and replace(trial.evaluation, merge_seconds=0.0, loss_seconds=0.0, worker=""),
+            evaluation=trial.evaluation and replace(trial.evaluation, merge_seconds=0.0, loss_seconds=0.0, worker=""),
         )
         for trial in trials
     ]
@@ -172,12 +171,14 @@ class Slow:
         seconds: How long an attempt takes.
         deadly: Proposals that kill the process that tries them, with the number of attempts that do.
         broken: A proposal that raises `ValueError`.
+        together: No attempt goes on before there have been that many.
     """
 
     folder: Path
     seconds: float = 0.0
     deadly: Mapping[int, int] | None = None
     broken: int | None = None
+    together: int = 1
 
     def __call__(self) -> Evaluator:
         return _SlowBowl(self)
@@ -193,6 +194,8 @@ class _SlowBowl:
         before = len(list(options.folder.glob(f"{proposal.number}.*")))
         mark = options.folder / f"{proposal.number}.{random.randrange(10**9)}"
         mark.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
+        while len(list(options.folder.iterdir())) < options.together:
+            time.sleep(0.05)
         time.sleep(options.seconds)
         if before < (options.deadly or {}).get(proposal.number, 0):
             os._exit(9)

@@ -12,7 +12,7 @@ from unspoiled.config import RunConfig
 from unspoiled.data import Split
 from unspoiled.objective import Goal, LossRows
 from unspoiled.pipeline._bunch import Bunch, open_live
-from unspoiled.search import Executor, InProcess, LiveEvaluator
+from unspoiled.search import Executor, InProcess, LiveEvaluator, RayWorkers
 
 
 class Executors:
@@ -47,8 +47,6 @@ class Executors:
         if not runtime.workers:
             return self.local(goal)
         if self._workers is None:
-            from unspoiled.search import RayWorkers
-
             make = partial(open_evaluator, self._bunch.config, self._rows, goal)
             workers = RayWorkers(make, workers=runtime.workers, address=runtime.ray_address)
             self._workers = self._stack.enter_context(workers)

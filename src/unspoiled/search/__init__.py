@@ -2,6 +2,7 @@
 
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._executor import InProcess
+from unspoiled.search._ray import RayWorkers
 from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds
 from unspoiled.search._storage import sqlite_url
 from unspoiled.search._strategy import (
@@ -42,6 +43,7 @@ __all__ = [
     "Proposal",
     "Random",
     "Range",
+    "RayWorkers",
     "Rival",
     "SearchSpace",
     "Strategy",

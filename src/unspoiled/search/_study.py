@@ -57,6 +57,7 @@ class Study:
         self._terms = tuple(terms)
         self._storage = open_storage(storage)
         self._read: dict[int, _Record] = {}  # by Optuna's trial id; those that have ended don't change any more
+        self._begun = 0
         self._token = ""
         with self._connected():
             self._open(json.loads(json.dumps({"losses": list(terms), **objective}, allow_nan=False)))
@@ -141,7 +142,8 @@ class Study:
         with self._connected():
             self._require_claim()
             key = self._storage.create_new_trial(self._id, template)
-            return _Record(key, replace(trial, number=self._storage.get_trial_number_from_id(key)), None)
+        self._begun += 1  # Optuna numbers them so; to ask it would take as long as to record
+        return _Record(key, replace(trial, number=self._begun - 1), None)
 
     def _end(self, record: _Record, evaluation: Evaluation | None) -> Trial:
         """Record what came of a trial."""
@@ -165,7 +167,9 @@ class Study:
         """Read what is recorded of every proposal, in the order of proposing."""
         states = self._optuna.trial.TrialState
         found: dict[tuple[str, int], _Record] = {}
-        for frozen in self._storage.get_all_trials(self._id, deepcopy=False):
+        everything = self._storage.get_all_trials(self._id, deepcopy=False)
+        self._begun = len(everything)
+        for frozen in everything:
             if "asked" not in frozen.user_attrs:
                 continue  # not made by us
             record = self._read.get(frozen._trial_id)
