@@ -163,7 +163,7 @@ def test_a_full_disk_is_a_problem_and_little_memory_a_warning(
     bunch: Bunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight_module, "free_bytes", lambda path: 1000)
-    monkeypatch.setattr(preflight_module, "_available_memory", lambda: 1000)
+    monkeypatch.setattr(preflight_module, "available_memory", lambda: 1000)
     base = open_path(bunch.base)
     report = preflight(base, {}, output=tmp_path, dtype=BF16)
     assert len(report.problems) == 1

@@ -13,6 +13,8 @@ from tiny import Bunch
 from unspoiled.config import ModelEntry, Recipe
 from unspoiled.errors import ConfigError
 from unspoiled.merging import LiveModel, MergePlan
+from unspoiled.merging._device import DeviceRows
+from unspoiled.merging._rows import mapped_rows
 
 EMBEDDING = "model.embed_tokens.weight"
 IDS = torch.arange(3, 40).reshape(1, -1)
@@ -111,17 +113,18 @@ def test_backward_passes_add_up_and_copied_tensors_have_none(bunch: Bunch) -> No
 def test_one_gradient_is_alive_at_a_time(bunch: Bunch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is turned into the coefficients' before the next is made, and only merged tensors have one."""
     from unspoiled.merging._blocks import PlannedTensor
+    from unspoiled.merging._kept import KeptWork
 
     live = holding(bunch, adapters(bunch))
     alive: list[list[str]] = []
-    original = PlannedTensor.coefficient_gradients
+    original = KeptWork.coefficient_gradients
 
-    def watched(tensor: PlannedTensor, gradient: Tensor, wanted: Any) -> Any:
+    def watched(kept: KeptWork, tensor: PlannedTensor, gradient: Tensor, wanted: Any) -> Any:
         held = [name for name, one in live.model.named_parameters() if one.grad is not None]
         alive.append([tensor.name, *held])
-        return original(tensor, gradient, wanted)
+        return original(kept, tensor, gradient, wanted)
 
-    monkeypatch.setattr(PlannedTensor, "coefficient_gradients", watched)
+    monkeypatch.setattr(KeptWork, "coefficient_gradients", watched)
     with live.recording_gradients({"weight"}):
         required = {name for name, one in live.model.named_parameters() if one.requires_grad}
         loss_of(live.model).backward()
@@ -207,3 +210,29 @@ def test_gradients_of_methods_that_take_their_models_roles(bunch: Bunch) -> None
     assert first != 0
     assert others == [0.0, 0.0], "of the models with a role the weight is not used"
     assert found.by_tensor[SOME[0]]["gamma"] != 0
+
+
+def test_gradients_of_a_merge_on_a_device_are_the_same(bunch: Bunch) -> None:
+    """Blocks are read ahead in a thread of their own, and the gradient may be elsewhere."""
+    wanted = three("ties", bunch, density=0.5)
+    tensor, ahead = (
+        MergePlan(wanted, opened(wanted), read=read).tensors[SOME[0]]
+        for read in (mapped_rows, DeviceRows(torch.device("cpu")))
+    )
+    gradient = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+    found = tensor.coefficient_gradients(gradient, {"weight", "lambda_"})
+    assert ahead.coefficient_gradients(gradient, {"weight", "lambda_"}) == found
+
+
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties", "consensus", "pcb"])
+def test_recording_leaves_no_trace_in_the_next_recipe(bunch: Bunch, name: str) -> None:
+    """The hooks work on what the live model keeps for the next merge."""
+    wanted, other = three(name, bunch, **{"lambda": 0.9}), three(name, bunch, **{"lambda": 0.3})
+    live = LiveModel(loaded(bunch.base), opened(wanted))
+    live.take_recipe(wanted)
+    fresh = [parameter.detach().clone() for parameter in live.model.parameters()]
+    with live.recording_gradients({"weight", "lambda_"}):
+        loss_of(live.model).backward()
+    live.take_recipe(other)
+    live.take_recipe(wanted)
+    assert all(torch.equal(*pair) for pair in zip(live.model.parameters(), fresh, strict=True))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
-from unspoiled.merging import Method, all_methods, get_method, method
+from unspoiled.merging import Method, Parameter, all_methods, get_method, method
 
 
 def test_two_methods_cannot_share_a_name() -> None:
@@ -19,6 +19,23 @@ def test_two_methods_cannot_share_a_name() -> None:
             return torch.zeros(1)
 
     assert get_method("linear").merge.__name__ == "linear", "the first one stays"
+
+
+def test_what_is_measured_is_no_coefficient_that_gradients_are_taken_of() -> None:
+    """A search keeps what was measured, so that no gradient could go through it."""
+    with pytest.raises(ValueError, match=r"'scaled' measures or prepares by \['weight'\], which no gradient reaches"):
+
+        @method(
+            "scaled",
+            parameters=[Parameter("weight")],
+            operands="tensors",
+            paper="",
+            measure=lambda tensor, *, weight: weight,
+        )
+        def scaled(base: Tensor | None, tensors: Sequence[Tensor], *, measured: float) -> Tensor:
+            return measured * tensors[0]
+
+    assert "scaled" not in [registered.name for registered in all_methods()]
 
 
 @pytest.mark.parametrize("registered", all_methods(), ids=lambda registered: registered.name)

@@ -17,6 +17,7 @@ from unspoiled.checkpoints._header import TensorInfo, read_header
 from unspoiled.checkpoints._preflight import (
     SMALL_FILES_BYTES,
     PreflightReport,
+    available_memory,
     preflight,
     tensor_problems,
     tokenizer_findings,
@@ -51,6 +52,7 @@ __all__ = [
     "TokenRule",
     "Vocabulary",
     "Zero",
+    "available_memory",
     "chat_template",
     "choose_chat_template",
     "compare_tokenizers",

@@ -108,7 +108,7 @@ def preflight(
             f"{output}: the merged checkpoint takes {disk / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
             "free space or choose another disk"
         )
-    if (available := _available_memory()) is not None and available < memory:
+    if (available := available_memory()) is not None and available < memory:
         warnings.append(
             f"a live merge takes about {memory / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are available"
         )
@@ -229,7 +229,7 @@ def _memory(layout: OutputLayout, models: Iterable[ModelSource]) -> int:
     return layout.nbytes(torch.float32) + adapters + 4 * largest * (len(models) + 1)
 
 
-def _available_memory() -> int | None:
+def available_memory() -> int | None:
     """Return the bytes that the system can give without swapping, or None where it doesn't say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

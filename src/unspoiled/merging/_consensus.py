@@ -76,12 +76,16 @@ def agreeing(
     torch.ge(side, 0.0, out=side).mul_(2.0).sub_(1.0)
     total, found, part, agrees = torch.zeros_like(side), torch.zeros_like(side), None, torch.empty_like(side)
     for i, value in enumerate(values):
-        if value.requires_grad:  # the graph keeps these of every expert
-            part, agrees = None, torch.empty_like(side)
-        part = torch.mul(value, side, out=part)
+        part = torch.mul(plain[i], side, out=part)
+        if value.requires_grad:  # the graph keeps those of every expert
+            agrees = torch.empty_like(side)
         if weights is not None:
-            add_scaled(found, torch.gt(part.detach(), 0.0, out=agrees), weights[i])
-        total.add_(part.clamp_(min=0.0), alpha=1.0 if factors is None else factors[i])
+            add_scaled(found, torch.gt(part, 0.0, out=agrees), weights[i])
+        if value.requires_grad:  # a mask is a constant, which a clamp would find out once more on the way back
+            positive = value * torch.ge(part, 0.0, out=torch.empty_like(part)).mul_(side)
+        else:
+            positive = part.clamp_(min=0.0)
+        total.add_(positive, alpha=1.0 if factors is None else factors[i])
     return total.mul_(side), found
 
 

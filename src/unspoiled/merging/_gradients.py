@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unspoiled.errors import ConfigError
-from unspoiled.merging._method import Coefficients, Method, TensorBlocks
+from unspoiled.merging._method import Block, Coefficients, Method, TensorBlocks
 
 Gradients: TypeAlias = dict[str, float | list[float]]
 """dL/dc by argument of the method: a value per expert for `model` parameters, one for `merge` parameters."""
@@ -53,6 +53,33 @@ def coefficient_gradients(
         gradient: dL/dθ as a matrix [rows, width], any floating dtype.
         wanted: The arguments to differentiate by; the method must be differentiable in them.
     """
+    if 0 in tensor.shape:
+        return zero_gradients(coefficients, wanted)
+    measured = method.measured(tensor, coefficients)
+    pieces = (piece for block in tensor for piece in method.prepared(block, measured, coefficients))
+    return gradients_of_prepared(method, tensor.name, measured, pieces, coefficients, gradient, wanted)
+
+
+def gradients_of_prepared(
+    method: Method,
+    name: str,
+    measured: object,
+    pieces: Iterable[Block],
+    coefficients: Coefficients,
+    gradient: Tensor,
+    wanted: Collection[str],
+) -> Gradients:
+    """Return what `coefficient_gradients` does, for a tensor that is measured and prepared already.
+
+    Args:
+        method: The merge method.
+        name: The tensor's name.
+        measured: What the method measured of it.
+        pieces: Its prepared blocks, or pieces of them, in order.
+        coefficients: The method's arguments, floats, for this tensor.
+        gradient: dL/dθ as a matrix [rows, width], any floating dtype.
+        wanted: The arguments to differentiate by; the method must be differentiable in them.
+    """
     leaves = {argument: _leaves(coefficients[argument]) for argument in wanted}
     given = dict(coefficients)
     for argument, scalars in leaves.items():
@@ -60,21 +87,24 @@ def coefficient_gradients(
     every = [scalar for scalars in leaves.values() for scalar in scalars]
     sums = [0.0] * len(every)
     with torch.enable_grad():  # backward passes, and the hooks in them, run without
-        done = 0
-        for _, rows in method.merge_blocks(tensor, given):
-            own = gradient[done : done + len(rows)]
-            done += len(rows)
-            if not rows.requires_grad:  # the block has no part in it: nothing of it is kept, say
-                continue
-            parts = torch.autograd.grad(
-                rows,
-                every,
-                own.to(rows.device, torch.float32),
-                retain_graph=method.decide is not None,  # what it decided belongs to the graph of every block
-                allow_unused=True,
-            )
-            del rows
-            sums = [total if part is None else total + float(part) for total, part in zip(sums, parts, strict=True)]
+        decided = method.decided(measured, name, given)
+    done = 0
+    for piece in pieces:
+        with torch.enable_grad():
+            rows = method.merged(piece, decided, given)
+        own = gradient[done : done + len(rows)]
+        done += len(rows)
+        if not rows.requires_grad:  # the coefficients have no part in it: nothing of it is kept, say
+            continue
+        parts = torch.autograd.grad(
+            rows,
+            every,
+            own.to(rows.device, torch.float32),
+            retain_graph=method.decide is not None,  # what it decided belongs to the graph of every piece
+            allow_unused=True,
+        )
+        del rows  # before the next piece's graph is made
+        sums = [total if part is None else total + float(part) for total, part in zip(sums, parts, strict=True)]
     found = iter(sums)
     return {
         argument: [next(found) for _ in scalars] if isinstance(coefficients[argument], list) else next(found)

@@ -182,31 +182,24 @@ class Method:
 
     def __post_init__(self) -> None:
         """Refuse functions that name what there isn't, or that hide what they read behind `**`."""
-        for stage in (self.measure, self.decide, self.prepare, self.merge):
+        stages: tuple[Any, ...] = (self.measure, self.decide, self.prepare, self.merge)
+        for stage in stages:
             if stage is None:
                 continue
             known = {parameter.argument for parameter in self.parameters} | _CONTEXT
             if strangers := sorted(_named(stage) - known):
                 raise ValueError(f"a function of merge method {self.name!r} takes {strangers}, which it is never given")
-        fixed = self.measured_by | self.prepared_by
-        if moving := [one.name for one in self.parameters if one.differentiable and one.argument in fixed]:
+        if moving := [one.name for one in self.parameters if one.differentiable and one.argument in self.prepared_by]:
             raise ValueError(
-                f"merge method {self.name!r} measures or prepares by {moving}, which no gradient reaches: leave that to "
-                "`decide` or the merge, or declare the parameter with differentiable=False"
+                f"merge method {self.name!r} measures or prepares by {moving}, which no gradient reaches: leave that "
+                "to `decide` or the merge, or declare the parameter with differentiable=False"
             )
 
     @cached_property
-    def measured_by(self) -> frozenset[str]:
-        """The coefficients, by argument name, on which what is measured depends."""
-        return frozenset() if self.measure is None else _named(self.measure)
-
-    @cached_property
     def prepared_by(self) -> frozenset[str]:
-        """The coefficients on which the prepared operands depend, what they need to be measured included."""
-        if self.prepare is None:
-            return frozenset()
-        own = _named(self.prepare)
-        return (own | self.measured_by if "measured" in own else own) - _CONTEXT
+        """The coefficients, by argument name, on which what is measured and prepared depends; no others do."""
+        stages = [stage for stage in (self.measure, self.prepare) if stage is not None]
+        return frozenset().union(*map(_named, stages)) - _CONTEXT
 
     def merge_blocks(self, tensor: TensorBlocks, coefficients: Coefficients) -> Iterator[tuple[int, Tensor]]:
         """Yield (place of the first element, merged float32 rows) for each block of a tensor, in order."""
@@ -216,10 +209,13 @@ class Method:
         measured = self.measured(tensor, coefficients)
         decided = self.decided(measured, tensor.name, coefficients)
         for block in tensor:
-            yield block.first, self.merged(self.prepared(block, measured, coefficients), decided, coefficients)
+            found = [
+                self.merged(piece, decided, coefficients) for piece in self.prepared(block, measured, coefficients)
+            ]
+            yield block.first, found[0] if len(found) == 1 else torch.cat(found)
 
     def measured(self, tensor: TensorBlocks, coefficients: Coefficients) -> object:
-        """Return what `measure` finds of a tensor, which depends on the coefficients `measured_by` alone."""
+        """Return what `measure` finds of a tensor; it depends on the coefficients `prepared_by` alone."""
         return None if self.measure is None else self.measure(tensor, **_chosen(self.measure, coefficients))
 
     def decided(self, measured: object, name: str, coefficients: Coefficients) -> object:
@@ -237,12 +233,8 @@ class Method:
             context = {**coefficients, "measured": measured, "first": piece.first}
             yield replace(piece, operands=self.prepare(piece.operands, **_chosen(self.prepare, context)))
 
-    def merged(self, prepared: Iterable[Block], decided: object, coefficients: Coefficients) -> Tensor:
-        """Return the merged rows of one block, float32, from its prepared pieces."""
-        found = [self._merged(piece, decided, coefficients) for piece in prepared]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def _merged(self, piece: Block, decided: object, coefficients: Coefficients) -> Tensor:
+    def merged(self, piece: Block, decided: object, coefficients: Coefficients) -> Tensor:
+        """Return the merged rows of a prepared piece, float32."""
         context = {**coefficients, "measured": decided, "first": piece.first, "statistics": piece.statistics}
         return self.merge(piece.base, piece.operands, **_chosen(self.merge, context))
 

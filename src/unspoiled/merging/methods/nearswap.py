@@ -1,6 +1,7 @@
 """NearSwap: take another model's weights where they are near, and step toward them where they are far."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -30,4 +31,5 @@ def nearswap(base: Tensor, tensors: Sequence[Operand], *, t: Number) -> Tensor:
     start = base.float()
     difference = sum_scaled(None, tensors, [1.0]).sub_(start)
     unbounded = difference * 0.0  # NaN where clamping would hide that an input is infinite
-    return difference.clamp_(-t, t).add_(unbounded).add_(start)
+    step: Any = t  # a float or a tensor: clamp_ takes both, its overloads not their union
+    return difference.clamp_(-step, step).add_(unbounded).add_(start)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unspoiled.merging._inner_products import arc_weights, gram, row_gram
 from unspoiled.merging._method import Parameter, TensorBlocks, method
-from unspoiled.merging._numbers import Number, numbers_of
+from unspoiled.merging._numbers import Number, numbers_of, value_of
 from unspoiled.merging._operands import Operand, dense, sum_scaled
 
 _SMALLEST = 1e-7  # least norm that is divided by, as in mergekit
@@ -81,7 +81,7 @@ def nuslerp(
 def _weights(products: Tensor, weight: Sequence[Number]) -> Tensor:
     """Return the weights of the two operands for inner products [..., 2, 2]."""
     total = weight[0] + weight[1]
-    t = 0.5 if abs(total) < _CANCELLED else weight[1] / total
+    t = 0.5 if abs(value_of(total)) < _CANCELLED else weight[1] / total
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt().clamp(min=_SMALLEST)
     cosine = (products[..., 0, 1] / norms.prod(-1)).clamp(-1.0, 1.0)
     return arc_weights(cosine, t, straight=1.0 - cosine.square() <= _STRAIGHT)
