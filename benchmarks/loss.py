@@ -10,6 +10,8 @@ on the vocabulary). The repeats of all take turns; medians. Prints two ratios of
   the cross-entropy cost nothing beside the body of the model.
 - all: each side's tokens are those of the sequences. What the loss saves by computing once what sequences share counts.
 
+The body's share of the loss's time is a third: the ratio to a bare forward pass of the very same packed rows.
+
 Then the time of `backward`, all parameters requiring gradients, over that of `score`, with and without checkpointing.
 """
 
@@ -62,11 +64,13 @@ def _forward_ratios(backend: TransformersBackend, exchanges: Sequence[Exchange],
         f"body and head, batches of {BATCH}": (padded, lambda: _padded(with_head, sequences)),
     }
     seconds = _medians({name: work for name, (_, work) in works.items()}, repeats)
+    share = statistics.median(_share_of(body, lambda: backend.score(exchanges)) for _ in range(repeats))
     print(f"{every} tokens; the loss computes {computed} of them, {sum(len(r) for _, r in encoded)} are of responses")
     for name, (tokens, _) in works.items():
         own = f"{name:34} {seconds[name]:7.2f} s {tokens / seconds[name]:7.0f} tokens/s"
         ratio = seconds[name] / seconds["loss"]
         print(f"{own}   loss / this: computed {ratio * computed / tokens:.2f}, all {ratio:.2f}")
+    print(f"the body's share of the loss's time: {share:.3f}")
 
 
 def _backward_ratios(backend: TransformersBackend, exchanges: Sequence[Exchange], repeats: int) -> None:
@@ -106,6 +110,22 @@ def _padded(module: torch.nn.Module, sequences: Sequence[Sequence[int]]) -> None
         width = len(batch[-1])
         rows = [[*sequence, *[0] * (width - len(sequence))] for sequence in batch]
         module(input_ids=torch.tensor(rows), use_cache=False)
+
+
+def _share_of(module: torch.nn.Module, work: Callable[[], object]) -> float:
+    """Return the share of the work's time that is spent in the module."""
+    began: list[float] = []
+    ended: list[float] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda *_: began.append(time.perf_counter())),
+        module.register_forward_hook(lambda *_: ended.append(time.perf_counter())),
+    ]
+    start = time.perf_counter()
+    work()
+    whole = time.perf_counter() - start
+    for hook in hooks:
+        hook.remove()
+    return (sum(ended) - sum(began)) / whole
 
 
 def _medians(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

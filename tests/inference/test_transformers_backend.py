@@ -58,17 +58,17 @@ def backend(model: Any, chat: ChatTemplate) -> TransformersBackend:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, model: Any) -> dict[str, int]:
-    """Give the model room for `rows` sequences at once, and count its calls that didn't fit."""
-    state = {"rows": 1_000, "misses": 0}
-    forward = model.forward
+    """Give the model room for `rows` sequences or `tokens` tokens at once, and count its calls that didn't fit."""
+    state = {"rows": 1_000, "tokens": 100_000, "misses": 0}
+    forward = model.model.forward
 
-    def limited(*args: Any, **kwargs: Any) -> Any:
-        if len(kwargs["input_ids"]) > state["rows"]:
+    def limited(*args: Any, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        if len(input_ids) > state["rows"] or input_ids.numel() > state["tokens"]:
             state["misses"] += 1
             raise torch.OutOfMemoryError("no room")
-        return forward(*args, **kwargs)
+        return forward(*args, input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(model, "forward", limited)
+    monkeypatch.setattr(model.model, "forward", limited)
     return state
 
 
@@ -127,15 +127,41 @@ def test_a_failed_call_leaves_the_model_as_it_was(
 
 def test_scoring_halves_a_batch_that_does_not_fit(backend: TransformersBackend, memory: dict[str, int]) -> None:
     expected = backend.score(EXCHANGES)
-    memory["rows"] = 2
+    memory["tokens"] = 220
     scores = backend.score(EXCHANGES)
     assert memory["misses"] > 0
     for score, wanted in zip(scores, expected, strict=True):
         assert score.tokens == wanted.tokens
         assert score.log_likelihood == pytest.approx(wanted.log_likelihood, rel=1e-5)
-    memory["rows"] = 0
+    memory["tokens"] = 0
     with pytest.raises(torch.OutOfMemoryError):
         backend.score(EXCHANGES)
+
+
+def test_two_backends_of_one_model_both_pack(model: Any, chat: ChatTemplate) -> None:
+    """As a live bunch has them, one per chat template: the second finds the attention that the first has set."""
+    first, second = (TransformersBackend(model, chat) for _ in range(2))
+    assert first.score(EXCHANGES) == second.score(EXCHANGES)
+    lengths = [len(prompt) + len(response) - 1 for prompt, response in map(chat.encode, EXCHANGES)]
+    assert first.tokens(EXCHANGES) == second.tokens(EXCHANGES) < sum(lengths)
+
+
+def test_backward_moves_toward_the_responses(bunch: Bunch, chat: ChatTemplate) -> None:
+    """Weights count, and the scores returned are those before; the gradient's own test is against the definition."""
+    own = load_model(bunch.base, dtype=torch.float32)
+    backend = TransformersBackend(own, chat)
+    weights = [1.0, 0.0, 2.0, -1.0, 0.5, 0.5]
+    before = backend.backward(EXCHANGES, weights, checkpoint=True)
+    assert before == backend.score(EXCHANGES)
+    squared = 0.0
+    for parameter in own.parameters():
+        squared += float(parameter.grad.square().sum())
+        parameter.data -= 1e-4 * parameter.grad
+    after = backend.score(EXCHANGES)
+    change = sum(w * (a.cross_entropy - b.cross_entropy) for w, a, b in zip(weights, after, before, strict=True))
+    assert change == pytest.approx(-1e-4 * squared, rel=0.05), "to first order"
+    with pytest.raises(ValueError, match="1 weights for 6 exchanges"):
+        backend.backward(EXCHANGES, [1.0])
 
 
 def greedy_alone(model: Any, chat: ChatTemplate, prompt: Prompt, max_new_tokens: int) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,9 +33,11 @@ class Head:
     Args:
         model: A transformers causal language model.
         output: The class of what its body returns.
+        vocabulary: How many logits there are per token.
     """
 
-    def __init__(self, model: Any, output: type) -> None:
+    def __init__(self, model: Any, output: type, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
         self._module = copy.copy(model)
         self._module._modules = {**model._modules, model.base_model_prefix: _Handed(output)}
 
@@ -50,8 +53,8 @@ class Head:
             hidden: The states that predict the targets [tokens, width].
             targets: Token ids [tokens].
         """
-        chunks = zip(hidden.split(self._chunk()), targets.split(self._chunk()), strict=True)
-        return torch.cat([_cross_entropy(self.logits(part), wanted)[0] for part, wanted in chunks])
+        found = [_cross_entropy(self.logits(hidden[chunk]), targets[chunk])[0] for chunk in self.chunks(len(targets))]
+        return torch.cat(found)
 
     def weighted_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of weights times losses, with its gradient, and the losses, without.
@@ -67,8 +70,10 @@ class Head:
         total, losses = _WeightedLoss.apply(self, hidden, targets, weights, *wanted)  # type: ignore[no-untyped-call]
         return total, losses
 
-    def _chunk(self) -> int:
-        return max(1, _LOGITS_AT_ONCE // int(self._module.config.get_text_config().vocab_size))
+    def chunks(self, tokens: int) -> Iterator[slice]:
+        """Yield spans of so few tokens each that their logits may be held at once."""
+        size = max(1, _LOGITS_AT_ONCE // self._vocabulary)
+        return (slice(start, start + size) for start in range(0, tokens, size))
 
 
 class _WeightedLoss(torch.autograd.Function):
@@ -77,31 +82,29 @@ class _WeightedLoss(torch.autograd.Function):
         context: Any, head: Head, hidden: Tensor, targets: Tensor, weights: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         gradient = torch.empty_like(hidden)
-        totals = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]
-        losses: list[Tensor] = []
-        start = 0
-        for part, wanted, weight in zip(*(t.split(head._chunk()) for t in (hidden, targets, weights)), strict=True):
+        totals: list[Tensor | None] = [None] * len(parameters)
+        losses = torch.empty_like(weights)
+        for chunk in head.chunks(len(targets)):
             with torch.enable_grad():
-                leaf = part.detach().requires_grad_()
+                leaf = hidden[chunk].detach().requires_grad_()
                 logits = head.logits(leaf)
-            found, slope = _cross_entropy(logits.detach(), wanted, weight)
-            losses.append(found)
-            slopes = torch.autograd.grad(logits, [leaf, *parameters], slope, allow_unused=True)
-            gradient[start : start + len(part)] = slopes[0]
-            start += len(part)
-            for total, addend in zip(totals, slopes[1:], strict=True):
-                if addend is not None:
-                    total += addend
-        context.save_for_backward(gradient, *(t.to(p.dtype) for t, p in zip(totals, parameters, strict=True)))
-        each = torch.cat(losses)
-        context.mark_non_differentiable(each)
-        return (each.double() @ weights.double()).float(), each
+            losses[chunk], slope = _cross_entropy(logits.detach(), targets[chunk], weights[chunk])
+            gradient[chunk], *slopes = torch.autograd.grad(logits, [leaf, *parameters], slope, allow_unused=True)
+            for i, slope in enumerate(slopes):
+                if slope is not None:
+                    total = totals[i]
+                    totals[i] = slope.float() if total is None else total.add_(slope)
+        context.found = gradient, totals
+        context.mark_non_differentiable(losses)
+        return (losses.double() @ weights.double()).float(), losses
 
     @staticmethod
     def backward(context: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, *totals = context.saved_tensors
+        gradient, totals = context.found
+        context.found = None  # used up: the gradient of the head is as large as the head
         factor = upstream[0]
-        return None, gradient * factor, None, None, *(total * factor for total in totals)
+        scaled = (None if t is None else t.mul_(factor).to(gradient.dtype) for t in totals)
+        return None, gradient.mul_(factor), None, None, *scaled
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,39 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
+from unspoiled.inference._batch import Batch, Encoded, make_batch, padded_batches, sequence_of, target_weights
 from unspoiled.inference._head import Head
 from unspoiled.inference._packed import ATTENTION, Pack, pack_sequences, register_attention
 from unspoiled.inference._prefix import new_cache
 from unspoiled.inference._segments import Tokens, batches, tree_size
 
-Encoded = tuple[Tokens, Tokens]
-"""The token ids of a prompt and of its response."""
-
 _TOKENS_PER_BATCH = 2048
 _CHECK_TOKENS = 32
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # what two orders of summation may differ by
 _ROUNDING_OF_HALVES = 0.05
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows that are computed in one forward pass.
-
-    Args:
-        rows: Their indices.
-        ids: Token ids, packed in one row or padded on the right.
-        pack: What the row holds; None with padding.
-        places: Where in the flattened ids the state is that predicts each target [targets].
-        targets: The response tokens, each (place, token) once [targets].
-        uses: For each row, which targets are its response's, in order.
-    """
-
-    rows: list[int]
-    ids: Tensor
-    pack: Pack | None
-    places: Tensor
-    targets: Tensor
-    uses: list[list[int]]
 
 
 class ResponseLoss:
@@ -95,19 +71,20 @@ class ResponseLoss:
 
         def passes() -> Iterator[tuple[Batch, Tensor, Any]]:
             for batch, losses, total in self._passes(encoded, weights):
+                assert total is not None
                 try:
                     torch.autograd.backward(total)
                 except torch.OutOfMemoryError as error:
-                    error.add_note("Memory ran out in a backward pass: score with checkpoint=True, or use less memory.")
+                    error.add_note("Memory ran out in a backward pass: try checkpoint=True, which keeps less.")
                     raise
                 yield batch, losses, total
 
-        with torch.enable_grad(), _recomputed(self._body or self._model) if checkpoint else nullcontext():
+        with torch.enable_grad(), _recomputed(self._model) if checkpoint else nullcontext():
             return self._log_likelihoods(encoded, passes())
 
     def tokens(self, encoded: Sequence[Encoded]) -> int:
         """Return how many tokens a forward pass computes, those that sequences share once and padding included."""
-        sequences = [_sequence(row) for row in encoded]
+        sequences = [sequence_of(row) for row in encoded]
         total = 0
         for packed, rows in self._plan(encoded):
             lengths = [len(sequences[row]) for row in rows]
@@ -129,8 +106,8 @@ class ResponseLoss:
         while waiting:
             packed, rows = waiting.pop()
             try:
-                batch = _make_batch(encoded, rows, packed, self._model.device)
-                losses, total = self._losses(batch, _target_weights(batch, weights))
+                batch = make_batch(encoded, rows, packed, self._model.device)
+                losses, total = self._losses(batch, target_weights(batch, weights))
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
@@ -143,16 +120,22 @@ class ResponseLoss:
         if self._head is None:
             losses = nn.functional.cross_entropy(self._logits(batch).float(), batch.targets, reduction="none")
             return losses.detach(), None if weights is None else losses @ weights
-        options: dict[str, Any] = {"use_cache": False}
-        if batch.pack is not None:  # a mask of four dimensions is left as it is, and `attend` makes its own
-            options |= {"pack": batch.pack, "position_ids": batch.pack.positions}
-            options["attention_mask"] = torch.zeros(1, 1, 1, 1, device=batch.ids.device)
-        hidden = self._body(input_ids=batch.ids, **options).last_hidden_state
-        hidden = hidden.flatten(0, 1).index_select(0, batch.places)
+        states = self._states(batch.ids) if batch.pack is None else self._packed_states(batch.pack)
+        hidden = states.flatten(0, 1).index_select(0, batch.places)
         if weights is None:
             return self._head.losses(hidden, batch.targets), None
         total, losses = self._head.weighted_loss(hidden, batch.targets, weights)
         return losses, total
+
+    def _states(self, ids: Tensor, **options: Any) -> Tensor:
+        """Return the body's last states [rows, tokens, width]."""
+        states: Tensor = self._body(input_ids=ids, use_cache=False, **options).last_hidden_state
+        return states
+
+    def _packed_states(self, pack: Pack) -> Tensor:
+        """Return the body's last states of a pack [1, tokens, width]."""
+        mask = torch.zeros(1, 1, 1, 1, device=pack.ids.device)  # four dimensions: transformers makes none of its own
+        return self._states(pack.ids, position_ids=pack.positions, attention_mask=mask, pack=pack)
 
     def _logits(self, batch: Batch) -> Tensor:
         """Return the logits (targets, vocabulary); a hook lets the head see no other place than theirs."""
@@ -172,8 +155,8 @@ class ResponseLoss:
         if not encoded:
             return []
         if not self._settled:
-            self._settle(_sequence(encoded[0]))
-        sequences = [_sequence(row) for row in encoded]
+            self._settle(sequence_of(encoded[0]))
+        sequences = [sequence_of(row) for row in encoded]
         lengths = list(map(len, sequences))
         limit = min(self._pack_limit, self._batch_limit)
         packed = [row for row, length in enumerate(lengths) if length <= limit]
@@ -181,7 +164,7 @@ class ResponseLoss:
         alone = [row for row, length in enumerate(lengths) if length > self._batch_limit]
         return (
             [(False, [row]) for row in alone]
-            + [(False, batch) for batch in _padded_batches(padded, lengths)]
+            + [(False, batch) for batch in padded_batches(padded, lengths, _TOKENS_PER_BATCH)]
             + [(True, [packed[i] for i in b]) for b in batches([sequences[row] for row in packed], _TOKENS_PER_BATCH)]
         )
 
@@ -203,31 +186,33 @@ class ResponseLoss:
         alone = [output.last_hidden_state[0] for output in outputs]
         if not all(bool(states.isfinite().all()) for states in alone):
             return  # a broken merge says nothing about its architecture
-        self._settled = True
-        head = Head(model, type(outputs[0]))
         logits = model(input_ids=torch.tensor([probes[0]], device=device), use_cache=False).logits[0]
+        head = Head(model, type(outputs[0]), logits.shape[1])
         try:
-            self._head = head if _same(head.logits(alone[0]), logits) else None
+            separable = _same(head.logits(alone[0]), logits)
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # what an architecture does with states it didn't make itself knows no bounds
-            self._head = None
-        if self._head is not None:
+            separable = False
+        if separable:
             self._pack_limit = self._packable(probes, alone)
+            self._head = head
+        self._settled = True
 
     def _packable(self, probes: Sequence[Tokens], alone: Sequence[Tensor]) -> int:
         """Return how long sequences may be to be packed, and leave the model with our attention if that is not 0."""
         model = self._model
         before = model.config._attn_implementation
         limit = _attention_limit(model)
-        if limit == 0 or before != "sdpa":
+        if limit == 0 or before not in ("sdpa", ATTENTION):
             return 0
         register_attention()
         try:
+            if not model._can_set_attn_implementation():  # or else transformers warns the user, who didn't ask for it
+                return 0
             model.set_attn_implementation(ATTENTION)
             pack = pack_sequences(probes, model.device)
-            mask = torch.zeros(1, 1, 1, 1, device=model.device)
-            states = self._body(
-                input_ids=pack.ids, position_ids=pack.positions, attention_mask=mask, pack=pack, use_cache=False
-            ).last_hidden_state[0]
+            states = self._packed_states(pack)[0]
             if all(_same(states[list(path)], own) for path, own in zip(pack.paths, alone, strict=True)):
                 return limit
         except torch.OutOfMemoryError:
@@ -236,52 +221,6 @@ class ResponseLoss:
             pass
         model.set_attn_implementation(before)
         return 0
-
-
-def _make_batch(encoded: Sequence[Encoded], rows: list[int], packed: bool, device: torch.device) -> Batch:
-    sequences = [_sequence(encoded[row]) for row in rows]
-    if packed:
-        pack = pack_sequences(sequences, device)
-        ids, paths = pack.ids, pack.paths
-    else:
-        pack = None
-        width = max(map(len, sequences))
-        ids = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences], device=device)
-        paths = tuple(tuple(range(i * width, i * width + len(row))) for i, row in enumerate(sequences))
-    found: dict[tuple[int, int], int] = {}
-    uses = []
-    for row, path in zip(rows, paths, strict=True):
-        response = encoded[row][1]
-        pairs = zip(path[-len(response) :], response, strict=True)
-        uses.append([found.setdefault(pair, len(found)) for pair in pairs])
-    places, targets = torch.tensor(list(found), device=device).T
-    return Batch(rows, ids, pack, places, targets, uses)
-
-
-def _target_weights(batch: Batch, weights: Sequence[float] | None) -> Tensor | None:
-    """Return what each target's loss counts in the sum of weights times mean cross-entropies [targets]."""
-    if weights is None:
-        return None
-    counts = [0.0] * len(batch.targets)
-    for row, uses in zip(batch.rows, batch.uses, strict=True):
-        for use in uses:
-            counts[use] += weights[row] / len(uses)
-    return torch.tensor(counts, dtype=torch.float32, device=batch.targets.device)
-
-
-def _sequence(row: Encoded) -> Tokens:
-    """Return what the model reads: all but the last token of the response, which nothing is predicted from."""
-    return row[0] + row[1][:-1]
-
-
-def _padded_batches(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Divide rows into batches of like length, of at most `_TOKENS_PER_BATCH` tokens with padding."""
-    found: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: lengths[row]):
-        if not found or (len(found[-1]) + 1) * lengths[row] > _TOKENS_PER_BATCH:
-            found.append([])
-        found[-1].append(row)
-    return found
 
 
 def _same(states: Tensor, expected: Tensor) -> bool:
@@ -326,13 +265,16 @@ def _recomputed(model: Any) -> Iterator[None]:
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    layers = {layer: layer.forward for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no layers that can be checkpointed: leave out checkpoint.")
-    for layer in layers:
-        layer.forward = partial(checkpointed, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    own = {layer for layer in layers if "forward" in vars(layer)}
+    for layer, forward in layers.items():
+        layer.forward = partial(checkpointed, forward, use_reentrant=False, preserve_rng_state=False)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in layers.items():
             del layer.forward
+            if layer in own:
+                layer.forward = forward

@@ -33,12 +33,15 @@ class Group:
     Args:
         queries: Where each padded query is in the row [segments * longest segment].
         keys: Where each padded key is in the row [segments * longest path].
-        mask: Which keys each query sees [segments, 1, longest segment, longest path].
+        shape: The numbers of segments, padded queries and padded keys.
+        mask: Which keys each query sees [segments, 1, longest segment, longest path]; None where nothing comes before
+            the segments, so that each query sees its own key and those before it.
     """
 
     queries: Tensor
     keys: Tensor
-    mask: Tensor
+    shape: tuple[int, int, int]
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def pack_sequences(sequences: Sequence[Tokens], device: torch.device) -> Pack:
     paths: list[tuple[int, ...]] = []
     size = 0
     for segment in segments:
-        before = () if segment.parent is None else paths[segment.parent]
-        paths.append((*before, *range(size, size + len(segment.tokens))))
+        above = () if segment.parent is None else paths[segment.parent]
+        paths.append((*above, *range(size, size + len(segment.tokens))))
         size += len(segment.tokens)
     groups: list[Group] = []
     order = torch.empty(size, dtype=torch.long)
@@ -79,18 +82,18 @@ def pack_sequences(sequences: Sequence[Tokens], device: torch.device) -> Pack:
         length = max(len(paths[i]) for i in members)
         queries = torch.zeros(len(members), width, dtype=torch.long)
         keys = torch.zeros(len(members), length, dtype=torch.long)
-        own = torch.tensor([len(segments[i].tokens) for i in members])
-        whole = torch.tensor([len(paths[i]) for i in members])
+        before = torch.tensor([segments[i].start for i in members])
         for row, i in enumerate(members):
-            path = torch.tensor(paths[i])
+            path, own = torch.tensor(paths[i]), len(segments[i].tokens)
             keys[row, : len(path)] = path
-            queries[row, : own[row]] = path[-int(own[row]) :]
-            order[path[-int(own[row]) :]] = torch.arange(own[row]) + done + row * width
-        last = (whole - own)[:, None] + torch.arange(width)  # the last key that each query sees; padding sees some too
-        mask = torch.arange(length) <= last[:, :, None]
-        groups.append(
-            Group(queries.flatten().to(device), keys.flatten().to(device), mask.unsqueeze(1).to(device)),
-        )
+            queries[row, :own] = path[-own:]
+            order[path[-own:]] = torch.arange(own) + done + row * width
+        mask = None
+        if not _first(segments[members[0]]):
+            last = before[:, None] + torch.arange(width)  # the last key that each query sees; padding sees some
+            mask = (torch.arange(length) <= last[:, :, None]).unsqueeze(1).to(device)
+        shape = (len(members), width, length)
+        groups.append(Group(queries.flatten().to(device), keys.flatten().to(device), shape, mask))
         done += queries.numel()
     ids = [token for segment in segments for token in segment.tokens]
     positions = [segment.start + i for segment in segments for i in range(len(segment.tokens))]
@@ -105,7 +108,10 @@ def pack_sequences(sequences: Sequence[Tokens], device: torch.device) -> Pack:
 
 
 def _alike(segments: Sequence[Segment], free: int) -> Iterator[list[int]]:
-    """Yield groups of segments, by index, whose padding is a bounded share of their attention."""
+    """Yield groups of segments, by index, whose padding is a bounded share of their attention.
+
+    Those at the beginning of sequences are by themselves.
+    """
 
     def step(segment: Segment) -> int:
         return int(math.log(len(segment.tokens), _LENGTH_STEP))
@@ -115,15 +121,20 @@ def _alike(segments: Sequence[Segment], free: int) -> Iterator[list[int]]:
 
     members: list[int] = []
     widest = longest = area = 0
-    for i in sorted(range(len(segments)), key=lambda i: (step(segments[i]), length(segments[i]))):
+    for i in sorted(range(len(segments)), key=lambda i: (_first(segments[i]), step(segments[i]), length(segments[i]))):
         own, whole = len(segments[i].tokens), length(segments[i])
         padded = (len(members) + 1) * max(widest, own) * max(longest, whole)
-        if members and padded > _WASTE * (area + own * whole) + free:
+        apart = bool(members) and _first(segments[i]) != _first(segments[members[-1]])
+        if members and (apart or padded > _WASTE * (area + own * whole) + free):
             yield members
             members, widest, longest, area = [], 0, 0, 0
         members.append(i)
         widest, longest, area = max(widest, own), max(longest, whole), area + own * whole
     yield members
+
+
+def _first(segment: Segment) -> bool:
+    return segment.parent is None
 
 
 def attend(
@@ -168,21 +179,23 @@ def attend(
     kind = query.dtype
     if query.device.type == "cpu" and torch.is_grad_enabled():
         query, key, value = query.float(), key.float(), value.float()  # a CPU's backward in bfloat16 is slower
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, size]
-    parts = [_attend_group(group, *rows, scaling) for group in pack.groups]
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, size]
+    parts = [_attend_group(group, query, key, value, scaling) for group in pack.groups]
     return torch.cat(parts).index_select(0, pack.order).to(kind).unsqueeze(0), None
 
 
 def _attend_group(group: Group, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Return the results of a group's padded queries [segments * longest segment, heads, size]."""
-    count, _, width, length = group.mask.shape
-    queries = query.index_select(0, group.queries).unflatten(0, (count, width)).transpose(1, 2)
-    keys = key.index_select(0, group.keys).unflatten(0, (count, length)).transpose(1, 2)
-    values = value.index_select(0, group.keys).unflatten(0, (count, length)).transpose(1, 2)
+    count, width, length = group.shape
+    queries = query.index_select(0, group.queries).view(count, width, *query.shape[1:]).transpose(1, 2)
+    keys = key.index_select(0, group.keys).view(count, length, *key.shape[1:]).transpose(1, 2)
+    values = value.index_select(0, group.keys).view(count, length, *value.shape[1:]).transpose(1, 2)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
-    result = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, scale=scaling)
+    result = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=group.mask, is_causal=group.mask is None, scale=scaling
+    )
     return result.transpose(1, 2).flatten(0, 1)
 
 

@@ -35,24 +35,25 @@ def segment_tree(sequences: Sequence[Tokens]) -> tuple[list[Segment], list[int]]
     Returns:
         The segments, parents before children, and the index of each sequence's last segment.
     """
-    shared = [common_length(one, other) for one, other in itertools.pairwise(sequences)]
+    unique = list(dict.fromkeys(sequences))
+    shared = [common_length(one, other) for one, other in itertools.pairwise(unique)]
     segments: list[Segment] = []
-    ends = [0] * len(sequences)
-    waiting: list[tuple[int, int, int, int | None]] = [(0, len(sequences), 0, None)]
+    ends: dict[Tokens, int] = {}
+    waiting: list[tuple[int, int, int, int | None]] = [(0, len(unique), 0, None)]
     while waiting:  # the sequences first..last have all their tokens before `start` in `parent` and its ancestors
         first, last, start, parent = waiting.pop()
         for low, high in _runs(shared, first, last, start + _WORTH_SHARING):
-            stop = min(shared[low : high - 1], default=len(sequences[low]))
+            stop = min(shared[low : high - 1], default=len(unique[low]))
             if stop == start:  # a sequence of which nothing is left ends with the parent
                 assert parent is not None
-                ends[low] = parent
+                ends[unique[low]] = parent
                 continue
-            segments.append(Segment(sequences[low][start:stop], start, parent))
+            segments.append(Segment(unique[low][start:stop], start, parent))
             if high - low == 1:
-                ends[low] = len(segments) - 1
+                ends[unique[low]] = len(segments) - 1
             else:
                 waiting.append((low, high, stop, len(segments) - 1))
-    return segments, ends
+    return segments, [ends[sequence] for sequence in sequences]
 
 
 def _runs(shared: Sequence[int], first: int, last: int, least: int) -> Iterator[tuple[int, int]]:

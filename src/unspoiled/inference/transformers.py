@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unspoiled.inference._batch import Encoded
 from unspoiled.inference._chat import ChatTemplate
-from unspoiled.inference._loss import Encoded, ResponseLoss
+from unspoiled.inference._loss import ResponseLoss
 from unspoiled.inference._prefix import SharedPrefix
 from unspoiled.inference._protocols import Exchange, Progress, Prompt, ResponseScore, Sample, silent
 
@@ -82,7 +83,8 @@ class TransformersBackend:
         """Backpropagate Σᵢ weightsᵢ CEᵢ into the parameters that require gradients, and return the scores, in order.
 
         CEᵢ is a response's mean cross-entropy per token. There is one backward pass per batch, so that a parameter's
-        hooks may run several times; the gradients add up. A batch whose forward pass doesn't fit in memory is halved;
+        hooks may run several times; the gradients add up (on a GPU in no fixed order: two runs differ by rounding). A
+        batch whose forward pass doesn't fit in memory is halved;
         a backward pass is not tried twice, since part of its gradients may have been added.
 
         Args:
