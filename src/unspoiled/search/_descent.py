@@ -60,7 +60,7 @@ class Descent:
         return tuple(map(float, self._genome))
 
     def step(self, gradients: Sequence[Sequence[float]], weight: float) -> None:
-        """Take a step against the mean of some gradients; without any, go half of the way back to where there were.
+        """Take a step against the mean of some gradients; without any, go back to where there were, half way at first.
 
         Args:
             gradients: ∂(Σ weight · loss)/∂genome, each on rows of its own.
@@ -70,7 +70,7 @@ class Descent:
         if not gradients:
             self.failures += 1
             self._mean[:] = 0.0
-            self._genome = (self._genome + self._worked) / 2
+            self._genome = (self._genome + self._worked) / 2 if self.failures == 1 else self._worked
             return
         self.failures = 0
         self._worked = self._genome

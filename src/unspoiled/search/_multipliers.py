@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -13,6 +12,7 @@ _FIRST = 1.0
 _SCALE = 0.1  # of a limit: broken by so much, a loss counts twice as much at once
 _SMOOTHING = 0.6
 _GROWTH, _SHRINKAGE = 1.2, 0.5
+_LEAST = 0.03
 _PROGRESS = 0.3
 _LARGEST = 1e3
 
@@ -72,15 +72,15 @@ class Multipliers:
     """Weights that enforce the limits of `minimise CE_expert subject to CE_c ≤ limit_c`: an augmented Lagrangian.
 
     CE_expert has weight 1, a limited loss λ_c · 2^(v_c / μ_c), with v_c by how many nats per token the limit is broken
-    (negative within), and μ_c a tenth of the limit; the exponent keeps within ±1. This is the method of multipliers with
-    an exponential penalty instead of a quadratic one: weights stay positive, so that a loss that isn't at its limit is
-    not forgotten until it breaks it, and follow the limits' own size. v_c is smoothed over the last steps (0.6 of
-    the old, 0.4 of the new), because a minibatch has few rows.
+    (negative within), and μ_c a tenth of the limit; the exponent keeps within ±1. This is the method of multipliers
+    with an exponential penalty instead of a quadratic one: weights stay positive, so that a loss that isn't at its
+    limit is not forgotten until it breaks it, and follow the limits' own size. v_c is smoothed over the last steps
+    (0.6 of the old, 0.4 of the new), because a minibatch has few rows.
 
-    λ_c starts at 1 and moves with each check, whose noise is low, toward the side that the check found it on: by a
-    factor of 2 at first, whose logarithm halves each time that the side changes (as in Rprop, by signs only: how much
-    a weight moves a loss isn't known). It stays where it is while the gap closes quickly, to 0.3 of what it was at the
-    check before.
+    λ_c starts at 1 and moves with each check, whose noise is low, by up to a factor of 2, less within a tenth of the
+    limit: by 2^(d · v_c / μ_c), the exponent within ±d. d is 1 at first and halves each time that the limit is crossed
+    (Rprop's rule: how much a weight moves a loss isn't known), else grows by a fifth. λ_c stays where it is while the
+    gap closes quickly, to 0.3 of what it was at the check before: the rest would overshoot.
 
     Source: Tseng and Bertsekas, Mathematical Programming 60 (1993), for the exponential method of multipliers;
     Riedmiller and Braun, ICNN 1993, for Rprop.
@@ -118,8 +118,7 @@ class Multipliers:
         """The weight of each loss that has rows."""
         found: dict[Term, float] = {"expert": 1.0}
         for term, multiplier in self._multipliers.items():
-            urgency = self._broken.get(term, 0.0) / (_SCALE * self._goal.limits[term])
-            found[term] = multiplier * 2 ** min(1.0, max(-1.0, urgency))
+            found[term] = multiplier * 2 ** self._urgency(self._broken.get(term, 0.0), self._goal, term)
         return found
 
     def minibatch(self, rows: Sequence[int], cross_entropies: Sequence[float]) -> None:
@@ -143,9 +142,13 @@ class Multipliers:
                 changed_side = (broken > 0) != (before > 0)
                 if not changed_side and abs(broken) < _PROGRESS * abs(before):
                     continue
-                self._doublings[term] = min(1.0, self._doublings[term] * (_SHRINKAGE if changed_side else _GROWTH))
-            moved = multiplier * 2 ** math.copysign(self._doublings[term], broken)
+                moves = self._doublings[term] * (_SHRINKAGE if changed_side else _GROWTH)
+                self._doublings[term] = min(1.0, max(_LEAST, moves))
+            moved = multiplier * 2 ** (self._doublings[term] * self._urgency(broken, self._at_selection, term))
             self._multipliers[term] = min(_LARGEST, max(1 / _LARGEST, moved))
 
     def _limit(self, goal: Constrained, term: Term) -> float:
         return goal.limits[term] * (1 - self._margin)
+
+    def _urgency(self, broken: float, goal: Constrained, term: Term) -> float:
+        return min(1.0, max(-1.0, broken / (_SCALE * goal.limits[term])))

@@ -22,7 +22,7 @@ class Parents(Listed):
     """
 
     def __init__(self, models: Mapping[str, str], *, dtype: Dtype) -> None:
-        proposals = []
+        proposals: list[Proposal] = []
         for split in SPLITS:
             for name, model in models.items():
                 recipe = Recipe(

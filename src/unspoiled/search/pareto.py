@@ -103,7 +103,8 @@ def coordinates(losses: Losses, terms: Sequence[Term], domains: Sequence[str] = 
     Raises:
         SearchError: There is no such loss.
     """
-    known = {**losses.domains, **{term: losses.term(term) for term in TERMS if not math.isnan(losses.term(term))}}
+    known: dict[str, float] = dict(losses.domains)
+    known |= {term: losses.term(term) for term in TERMS if not math.isnan(losses.term(term))}
     names = coordinates_of(terms, domains)
     if missing := [name for name in names if name not in known]:
         raise SearchError(f"there is no loss {missing[0]!r} to draw a front of: choose from {', '.join(known)}.")
