@@ -194,7 +194,9 @@ class _SlowBowl:
         before = len(list(options.folder.glob(f"{proposal.number}.*")))
         mark = options.folder / f"{proposal.number}.{random.randrange(10**9)}"
         mark.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
-        while len(list(options.folder.iterdir())) < options.together:
+        for _ in range(1200):  # a minute at most
+            if len(list(options.folder.iterdir())) >= options.together:
+                break
             time.sleep(0.05)
         time.sleep(options.seconds)
         if before < (options.deadly or {}).get(proposal.number, 0):

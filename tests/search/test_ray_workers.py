@@ -14,13 +14,8 @@ from unspoiled.errors import SearchError
 from unspoiled.search import InProcess, RayWorkers, Trial, sqlite_url
 
 pytest.importorskip("ray")
-pytestmark = [
-    # Ray forks from a process with threads, and leaves files and pipes to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-]
+# said where there are GPUs: workers that reserve none see none, which is what we want
+pytestmark = pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning")
 
 GENOMES = [[i / 9, (i * 4 % 9) / 9] for i in range(9)]
 
@@ -31,11 +26,9 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-        self._small = small
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**small, "include_dashboard": False}, shutdown_at_exit=False
-        )
+        self._small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        head = {**self._small, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self.others: list[Any] = []
         self.have(2)
         self.address = self.cluster.address
@@ -55,7 +48,7 @@ def nodes() -> Iterator[Nodes]:
     here = str(Path(__file__).parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [before.get("PYTHONPATH")])])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # otherwise Ray writes a token into the home directory
     found = Nodes()
     yield found
     found.cluster.shutdown()
@@ -220,8 +213,9 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
         RayWorkers(Bowl, workers=1, address="localhost:1")
 
 
-@pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning")
-def test_without_an_address_ray_is_started_here_and_ended(url: str, marks: Path, alone: list[Trial]) -> None:
+def test_without_an_address_ray_is_started_here_and_ended(
+    nodes: Nodes, url: str, marks: Path, alone: list[Trial]
+) -> None:
     import ray
 
     with RayWorkers(Slow(marks, together=2), workers=2) as workers:

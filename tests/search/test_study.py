@@ -1,6 +1,5 @@
 """A study is the search's memory: killed anywhere, the search goes on as if nothing had happened."""
 
-import json
 import math
 import random
 from dataclasses import replace
@@ -14,7 +13,6 @@ from scripted_evaluator import (
     Listed,
     OutOfOrder,
     Wander,
-    essence,
     evaluation,
     study,
     two_weights,
@@ -278,6 +276,15 @@ def test_optuna_reads_the_study_as_its_own(url: str) -> None:
         assert parse_recipe(theirs.user_attrs["recipe"], "dashboard") == ours.recipe, "fit for a recipe file"
 
 
+def test_the_rates_of_a_finalist_are_kept_with_the_study(url: str) -> None:
+    first, second = study(url).run(Wander(2), InProcess(Bowl()))
+    study(url).record_rates(second, {"refusal": 0.1 + 0.2, "accuracy": 0.5})
+    assert study(url).rates(second) == {"refusal": 0.30000000000000004, "accuracy": 0.5}
+    assert study(url).rates(first) == {}
+    shown = optuna.load_study(study_name="unspoiled", storage=url).user_attrs
+    assert shown["rates of trial 1"]["accuracy"] == 0.5
+
+
 def test_a_large_genome_is_recorded_and_not_plotted(url: str) -> None:
     space = replace(two_weights(), granularity="layer", layers=40)
     genome = [i / 80 for i in range(80)]
@@ -341,8 +348,3 @@ def test_a_study_deleted_while_it_is_searched_ends_with_a_word(url: str) -> None
 def test_an_objective_must_be_json(url: str) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         study(url, limit=math.nan)
-
-
-def test_essence_is_all_but_chance(url: str) -> None:
-    trials = study(url).run(Wander(2), InProcess(Bowl()))
-    assert json.dumps([dict(trial.coefficients) for trial in essence(trials)])

@@ -221,8 +221,8 @@ class RayWorkers:
                 self._done.append((proposal, None))
             else:
                 raise SearchError(
-                    f"the first trial cost {self._attempts} workers, the last on {worker.name} ({reason}), and no other "
-                    "has succeeded. Most likely the memory is too small for so many: use fewer --workers."
+                    f"the first trial cost {self._attempts} workers, the last on {worker.name} ({reason}), and no "
+                    "other has succeeded. Most likely the memory is too small for so many: use fewer --workers."
                 ) from error
         self._start(counted=False)
 

@@ -121,7 +121,10 @@ class Strategy(Protocol):
         ...
 
     def ask(self) -> Proposal | None:
-        """Return the next proposal, or None: it has ended, or waits for a result first."""
+        """Return the next proposal, or None: it has ended, or waits for a result first.
+
+        To ask in vain changes nothing: when a search is replayed, only the proposals are asked for again.
+        """
         ...
 
     def tell(self, proposal: Proposal, evaluation: Evaluation | None) -> None:

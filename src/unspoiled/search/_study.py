@@ -68,6 +68,24 @@ class Study:
         with self._connected():
             return [record.trial for record in _ended(self._records())]
 
+    def record_rates(self, trial: Trial, rates: Mapping[str, float]) -> None:
+        """Record what a finalist's responses came to (refusal, accuracy ...), for the dashboard's page of the study.
+
+        Optuna lets no trial that has ended be changed, so this is an attribute of the study: `rates of trial 12`.
+
+        Args:
+            trial: One that has ended.
+            rates: By name, each in [0, 1].
+        """
+        with self._connected():
+            self._storage.set_study_user_attr(self._id, f"rates of trial {trial.number}", dict(rates))
+
+    def rates(self, trial: Trial) -> Mapping[str, float]:
+        """Return the rates recorded for a trial; empty if there are none."""
+        with self._connected():
+            found = self._storage.get_study_user_attrs(self._id).get(f"rates of trial {trial.number}", {})
+        return {str(name): float(rate) for name, rate in found.items()}
+
     def run(
         self, strategy: Strategy, executor: Executor, *, progress: Callable[[Trial], None] = lambda trial: None
     ) -> list[Trial]:
