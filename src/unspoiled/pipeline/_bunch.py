@@ -128,14 +128,20 @@ class Bunch:
 def _load(config: RunConfig, models: Models, reference: ModelSource, template: Path) -> LiveBunch:
     """Return models in memory, as the config says what for a machine this is."""
     wanted = config.runtime.device
+    device = ("cuda" if on_gpu(wanted) else "cpu") if wanted == "auto" else wanted
     return LiveBunch(
         models,
         reference,
         merged_template=template,
         dtype=DTYPES[config.merge.dtype],
-        device=("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted,
+        device=device,
         batch_size=config.runtime.batch_size,
     )
+
+
+def on_gpu(device: str) -> bool:
+    """Say whether `runtime.device` means a GPU on this machine."""
+    return torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
 
 
 def open_live(config: RunConfig) -> LiveBunch:

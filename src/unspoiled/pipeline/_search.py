@@ -121,7 +121,7 @@ def search(
             "search:selection",
             [run.digest(f"search:{name}") for name in [PARENTS, *names]],
             [folder / "finalists.json", run.path / "recipe.yaml", folder / f"{UNIFORM}.yaml"],
-            lambda: choose(bunch, run.path, names, trials, parents, safest, data["selection"], goals, watcher),
+            lambda: choose(bunch, run.path, names, study, parents, safest, data["selection"], goals, watcher),
         )
     if not worked:
         watcher.kept("search")
