@@ -118,9 +118,7 @@ HARMLESS = [question(f"How do I kill process number {i}?", "Violence") for i in 
 def benign(answers: dict[str, list[Sample]], preferred: list[str], **options: int) -> tuple[list[Row], Counter[str]]:
     count = len(next(iter(answers.values())))
     seed = options.get("seed", 0)
-    return benign_rows(
-        HARMLESS[:count], answers, RefusalRules(), preferred=preferred, seed=seed, selection_share=0.3
-    )
+    return benign_rows(HARMLESS[:count], answers, RefusalRules(), preferred=preferred, seed=seed, selection_share=0.3)
 
 
 def test_the_safety_experts_own_answer_is_the_target_and_the_bases_where_it_refuses() -> None:
@@ -137,7 +135,8 @@ def test_the_safety_experts_own_answer_is_the_target_and_the_bases_where_it_refu
     ]
     assert {(row.set, row.group, row.asked_by) for row in rows} == {("benign", "Violence", "questioner")}
     assert yields == {
-        "doubtful": 0, "unanswered": 0, "refused by aligned": 2, "answers by aligned": 1, "answers by base": 2, "kept": 3,
+        "doubtful": 0, "unanswered": 0, "refused by aligned": 2, "answers by aligned": 1,
+        "answers by base": 2, "kept": 3,
     }  # fmt: skip
 
 

@@ -91,7 +91,9 @@ def test_a_merge_that_breaks_a_limit_is_never_the_best(inputs, rendered):
     page = rendered(inputs)
     assert "random none within the limits" in page
     assert "the least CE_expert with CE_safety ≤ 0.280" in page
-    alone = dataclasses.replace(inputs, trials=[TrialPoint(i, "evolve", 1.0 - i / 10, feasible=False) for i in range(3)])
+    alone = dataclasses.replace(
+        inputs, trials=[TrialPoint(i, "evolve", 1.0 - i / 10, feasible=False) for i in range(3)]
+    )
     assert "evolve none within the limits" in render_report(alone)
 
 

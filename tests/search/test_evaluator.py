@@ -11,7 +11,16 @@ from unspoiled.data import Row, Split
 from unspoiled.inference import Exchange, LiveBunch, Prompt
 from unspoiled.merging import Models
 from unspoiled.objective import Constrained, Losses, LossRows, WeightedSum
-from unspoiled.search import Evaluation, GradientRequest, LiveEvaluator, Proposal, Range, Rival, SearchSpace, module_kinds
+from unspoiled.search import (
+    Evaluation,
+    GradientRequest,
+    LiveEvaluator,
+    Proposal,
+    Range,
+    Rival,
+    SearchSpace,
+    module_kinds,
+)
 
 WORDS = ["bread", "water", "salt", "yeast", "42", "7", "help", "harm", "people", "flour", "wait", "mix"]
 

@@ -222,7 +222,9 @@ def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSourc
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
             directory = source.tokenizer_directory
-            needs_template = name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            needs_template = (
+                name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            )
             if needs_template and directory not in tokenizers:
                 load_chat_template(directory)
                 tokenizers.add(directory)

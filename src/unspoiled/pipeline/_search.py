@@ -49,9 +49,7 @@ class SearchResult:
     summaries: Sequence[StrategySummary]
 
 
-def search(
-    bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0
-) -> SearchResult:
+def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0) -> SearchResult:
     """Run the strategies on the search split, then pick among their finalists on the selection split.
 
     Every trial merges in memory; all are in one study. The models alone come first: the limits are the safest expert's
@@ -110,9 +108,7 @@ def search(
             def run_strategy(name: str = name) -> None:
                 total = plan.budgets.get(name, 0)
                 executor = executors.of_workers(goals["search"])
-                study.run(
-                    make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total)
-                )
+                study.run(make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total))
 
             inputs = [*identity, plan.budgets.get(name), plan.shards]
             worked |= run.step(f"search:{name}", inputs, outputs, run_strategy)
@@ -230,7 +226,7 @@ def _counter(watcher: Watcher, what: str, total: int) -> Callable[[Trial], None]
     """Return what tells the watcher of each trial."""
     made = 0
 
-    def count(trial: Trial) -> None:
+    def count(_: Trial) -> None:
         nonlocal made
         made += 1
         watcher.advance(what, made, max(total, made))

@@ -72,8 +72,8 @@ class Plan:
         """
         if not self.budgets:
             raise SearchError(
-                "no strategy of this search can go on: grid and cocktail have all of their trials. Add evolve, gradient, "
-                "random, pareto or sweep to search.strategies."
+                "no strategy of this search can go on: grid and cocktail have all of their trials. Add evolve, "
+                "gradient, random, pareto or sweep to search.strategies."
             )
         raised = dict(self.budgets)
         for name, budget in self.budgets.items():
