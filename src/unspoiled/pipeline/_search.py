@@ -156,14 +156,14 @@ def _told(parents: Parents, trials: Sequence[Trial]) -> Parents:
 
 
 def _safest(bunch: Bunch, parents: Parents, watcher: Watcher) -> str:
-    """Return the expert that merges must be as safe as: the one that the config names, else the one of least CE_safety."""
+    """Return the expert that merges must be as safe as: the config's, else the one of least CE_safety."""
     found = {split: parents.losses(split) for split in SPLITS}
     able = [name for name in bunch.experts if all(name in losses for losses in found.values())]
     stated = bunch.config.bunch.safety_expert
     if not able or (stated is not None and stated not in able):
         raise SearchError(
-            f"the losses of {stated or 'every expert'!r} on the generated data are not finite, or memory ran out: there "
-            "is no limit to search under. Check the experts with `unspoiled check`, or lower runtime.batch_size."
+            f"the losses of {stated or 'every expert'!r} on the generated data are not finite, or memory ran out: "
+            "there is no limit to search under. Check the experts with `unspoiled check`, or lower runtime.batch_size."
         )
     losses = found["search"]
     safest = stated or min(able, key=lambda name: losses[name].safety)
