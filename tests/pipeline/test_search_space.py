@@ -28,7 +28,7 @@ def opened(trained: TrainedBunch, directory: Path, *overrides: str) -> Bunch:
         ("{method: fisher}", "needs statistics of every expert's data (fisher)"),
         ("{parameters: {wight: [0, 1]}}", "no parameter 'wight'"),
         ("{method: ties, parameters: {weight: [0, 1], density: [0, 2]}, strategies: [evolve]}", "density"),
-        ("{method: ties, fixed: {density: 3}}", "'density' is 3.0"),
+        ("{method: ties, fixed: {density: 3}}", "is 3.0: it must lie between 0.0 and 1.0"),
     ],
 )
 def test_what_can_not_be_searched_is_refused_before_any_work(
