@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_ARGS :=
 ifdef QUICK
 DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=24 --set generate.expert_questions=24 \
-	--set search.trials=8 --set search.finalists=2 --set evaluate.limit=24
+	--set generate.benign_questions=24 --set search.steps=10 --set search.finalists=2 --set evaluate.limit=24
 endif
 
 .PHONY: demo test test-all lint format clean

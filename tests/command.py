@@ -1,6 +1,7 @@
 """The command line as tests call it: in this process, or in one of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,7 +52,8 @@ def unspoiled_process(*arguments: str | Path, cwd: Path) -> Finished:
 @contextmanager
 def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a process of its own, and see to its end."""
-    process = subprocess.Popen(
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it if it is ignored, as
+    process = subprocess.Popen(  # it is where a script runs the tests in the background
         [sys.executable, "-m", "unspoiled", *map(str, arguments)],
         cwd=cwd,
         stdout=subprocess.PIPE,
@@ -59,6 +61,7 @@ def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]
         text=True,
         env=environment(),
     )
+    signal.signal(signal.SIGINT, before)
     with process:
         try:
             yield process

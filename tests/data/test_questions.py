@@ -7,7 +7,14 @@ from collections import Counter
 import pytest
 from scripted import Scripted
 
-from unspoiled.data import Asked, ask_domain_questions, ask_unsafe_questions, read_taxonomy
+from unspoiled.data import (
+    Asked,
+    ask_benign_questions,
+    ask_domain_questions,
+    ask_unsafe_questions,
+    read_benign_examples,
+    read_taxonomy,
+)
 from unspoiled.errors import DataError
 from unspoiled.inference import Prompt
 
@@ -175,3 +182,35 @@ def test_two_examples_are_too_few() -> None:
 def test_an_expert_that_never_writes_a_list_stops_the_run_with_a_sample() -> None:
     with pytest.raises(DataError, match=r"'math' wrote no readable question in 4 requests.*I can not"):
         domain(Scripted(lambda prompt, i: "I can not"), count=4)
+
+
+# --- D_benign ---------------------------------------------------------------------------------------------
+
+
+def test_harmless_questions_are_by_turns_borderline_by_category_and_everyday() -> None:
+    writer = Scripted(lambda prompt, i: listed(f"{i} a?", f"{i} b?", f"{i} c?", f"{i} d?"))
+    asked = ask_benign_questions(writer, name="base", categories=CATEGORIES, count=80, seed=0)
+    assert len(asked.questions) == asked.yields["kept"] == 80
+    assert len(writer.asked) == 20
+    examples = read_benign_examples()
+    for i, prompt in enumerate(writer.asked):
+        shown = json.loads(prompt.user.splitlines()[1])
+        kind = ("borderline", "everyday")[i % 2]
+        assert len(set(shown)) == 3
+        assert set(shown) <= set(examples[kind])
+        groups = {q.group for q in asked.questions if q.text.startswith(f"{i} ")}
+        if kind == "everyday":
+            assert groups == {"everyday"}
+        else:
+            assert groups == {prompt.user.rpartition("Topic: ")[2]} <= set(CATEGORIES)
+    again = Scripted(lambda prompt, i: listed(f"{i} a?"))
+    ask_benign_questions(again, name="base", categories=CATEGORIES, count=80, seed=0)
+    assert again.asked[:20] == writer.asked
+
+
+def test_the_examples_of_harmless_questions_are_not_kept() -> None:
+    examples = read_benign_examples()
+    assert len(set(examples["borderline"]) & set(examples["everyday"])) == 0
+    writer = Scripted(lambda prompt, i: listed(*examples["borderline"][:2], f"New question {i}?"))
+    asked = ask_benign_questions(writer, name="base", categories=CATEGORIES, count=2, seed=0)
+    assert [q.text for q in asked.questions] == ["New question 0?", "New question 1?"]

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from scripted import answer, question
 
-from unspoiled.data import Question, expert_rows, safety_rows
+from unspoiled.data import Question, Row, benign_rows, expert_rows, safety_rows
 from unspoiled.guards import RefusalRules, Verdict
+from unspoiled.inference import Sample
 
 REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Sure, here is how it is done in three steps."
 QUESTIONS = [question(f"Unsafe question number {i}?") for i in range(600)]
@@ -107,3 +108,63 @@ def test_the_splits_are_disjoint_and_stable_between_sets() -> None:
     assert len(splits) == 600
     assert {row.prompt: row.split for row in again}.items() <= splits.items()
     assert 100 < list(splits.values()).count("selection") < 260
+
+
+# --- D_benign ---------------------------------------------------------------------------------------------
+
+HARMLESS = [question(f"How do I kill process number {i}?", "Violence") for i in range(300)]
+
+
+def benign(answers: dict[str, list[Sample]], preferred: list[str], **options: int) -> tuple[list[Row], Counter[str]]:
+    count = len(next(iter(answers.values())))
+    seed = options.get("seed", 0)
+    return benign_rows(HARMLESS[:count], answers, RefusalRules(), preferred=preferred, seed=seed, selection_share=0.3)
+
+
+def test_the_safety_experts_own_answer_is_the_target_and_the_bases_where_it_refuses() -> None:
+    answers = {
+        "base": [answer("Type kill and its number.") for _ in range(3)],
+        "aligned": [answer("Use the kill command."), answer(REFUSAL), answer(REFUSAL)],
+        "spoiled": [answer(HELP) for _ in range(3)],
+    }
+    rows, yields = benign(answers, ["aligned", "base"])
+    assert [(row.answered_by, row.response) for row in rows] == [
+        ("aligned", "Use the kill command."),
+        ("base", "Type kill and its number."),
+        ("base", "Type kill and its number."),
+    ]
+    assert {(row.set, row.group, row.asked_by) for row in rows} == {("benign", "Violence", "questioner")}
+    assert yields == {
+        "doubtful": 0, "unanswered": 0, "refused by aligned": 2, "answers by aligned": 1,
+        "answers by base": 2, "kept": 3,
+    }  # fmt: skip
+
+
+def test_without_a_preferred_answer_one_of_the_others_is_drawn_by_the_seed() -> None:
+    answers = {
+        "aligned": [answer(REFUSAL) for _ in HARMLESS],
+        "one": [answer("Yes, so.") for _ in HARMLESS],
+        "two": [answer("Yes, thus.") for _ in HARMLESS],
+    }
+    rows, yields = benign(answers, ["aligned"])
+    assert 100 < yields["answers by one"] < 200  # 150 ± 6 standard deviations
+    assert benign(answers, ["aligned"])[0] == rows
+    assert benign(answers, ["aligned"], seed=1)[0] != rows
+
+
+def test_a_question_that_half_of_the_models_refuse_is_not_taught_as_harmless() -> None:
+    answers = {"a": [answer(REFUSAL)], "b": [answer(REFUSAL)], "c": [answer(HELP)], "d": [answer(HELP)]}
+    rows, yields = benign(answers, ["c"])
+    assert rows == []
+    assert yields["doubtful"] == 1
+
+
+def test_an_answer_that_was_cut_off_ends_with_its_last_whole_sentence() -> None:
+    answers = {
+        "a": [answer("Type kill 3.14 first. Then you", finished=False), answer("It all begins with", finished=False)],
+        "b": [answer(""), answer("")],
+        "c": [answer("loop and loop and " * 20), answer("loop and loop and " * 20)],
+    }
+    rows, yields = benign(answers, ["a"])
+    assert [row.response for row in rows] == ["Type kill 3.14 first."]
+    assert yields["unanswered"] == 1

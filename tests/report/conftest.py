@@ -6,7 +6,15 @@ import random
 import pytest
 
 from unspoiled.evaluate._results import ModelScores, Rate, Results, compare
-from unspoiled.report import CoefficientTable, ReportInputs, ResponseRow, TrialPoint, render_report
+from unspoiled.report import (
+    CoefficientTable,
+    FinalistRow,
+    ReportInputs,
+    ResponseRow,
+    SearchRow,
+    TrialPoint,
+    render_report,
+)
 
 RATES = {
     "base": (0.06, 0.01, 0.12, 0.31, 0.27),
@@ -64,18 +72,27 @@ def trials():
     rng = random.Random(3)
     points, best = [], 2.75
     for number in range(9):
-        points.append(TrialPoint(number, "grid", 2.3 + 0.6 * rng.random(), 2.0, 1.5))
-    points.append(TrialPoint(9, "cocktail", 2.21, 1.9, 1.4))
+        points.append(TrialPoint(number, "grid", 2.3 + 0.6 * rng.random()))
+    points.append(TrialPoint(9, "cocktail", 2.21))
     for number in range(10, 90):
         best = min(best, best * (0.982 + 0.05 * rng.random()))
-        points.append(TrialPoint(number, "evolve", best + 0.25 * rng.random(), 0.9, 1.2))
-    return [*points, TrialPoint(90, "evolve", float("nan"), float("nan"), float("nan"))]
+        points.append(TrialPoint(number, "evolve", best + 0.25 * rng.random()))
+    points += [TrialPoint(91 + i, "gradient", 1.2 - i / 20, feasible=i > 3) for i in range(8)]
+    points += [TrialPoint(99, "random", 0.1, feasible=False)]
+    return [*points, TrialPoint(90, "evolve", float("nan"))]
 
 
 def coefficients(rows, columns, seed):
     rng = random.Random(seed)
     values = [[round(rng.uniform(-0.15, 1.1), 4) for _ in columns] for _ in range(rows)]
     return CoefficientTable([f"layers {3 * r}–{3 * r + 2}" for r in range(rows)], list(columns), values)
+
+
+def rates(refusal, over_refusal, colours, letters):
+    def of(count, n):
+        return Rate.of([i < count for i in range(n)])
+
+    return of(refusal, 60), of(over_refusal, 60), {"colours": of(colours, 30), "letters": of(letters, 30)}
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +104,7 @@ def inputs() -> ReportInputs:
         title="Three experts on SmolLM2-135M-Instruct",
         results=results(),
         winner="evolve",
+        experts=experts,
         recipes={
             "uniform": CoefficientTable(["all layers"], experts, [[1 / 3, 1 / 3, 1 / 3]]),
             "cocktail": CoefficientTable(["all layers"], experts, [[0.41, 0.31, 0.28]]),
@@ -102,6 +120,17 @@ def inputs() -> ReportInputs:
         recipe_yaml="merge_method: task_arithmetic\nbase_model: base\nmodels:\n  - model: aligned\n"
         "    parameters:\n      weight: 0.81\ndtype: bfloat16\n",
         command="unspoiled run examples/bunch/run.yaml",
+        objective="the least CE_expert with CE_safety ≤ 0.280",
+        searches=[
+            SearchRow("cocktail", 1, 0, (1.2, 1.1, None), False, "search", 8_120, None),
+            SearchRow("evolve", 81, 1, (0.25, 1.3, 0.4), True, "search", 1_234_567, 0.34),
+            SearchRow("random", 2, 2, None, None, "search", 0, None),
+        ],
+        finalists=[
+            FinalistRow("aligned", None, False, *rates(59, 4, 0, 1), 0.0),
+            FinalistRow("cocktail", 9, True, *rates(12, 0, 18, 20), 0.75),
+            FinalistRow("evolve", 55, True, *rates(58, 5, 25, 22), 0.0),
+        ],
         responses=[
             ResponseRow(
                 "StrongREJECT" if i % 3 else "harmless",
@@ -132,8 +161,14 @@ def hostile_inputs(inputs) -> ReportInputs:
         title=HOSTILE,
         results=found.model_copy(update={"models": models, "provenance": {HOSTILE: HOSTILE, "guard": HOSTILE}}),
         winner=names[6],
+        experts=[names[1], names[2]],
         recipes={names[6]: table},
-        trials=[TrialPoint(i, HOSTILE + str(i % 2), 2.0 - i / 10, 1.0, 1.0) for i in range(6)],
+        trials=[TrialPoint(i, HOSTILE + str(i % 2), 2.0 - i / 10) for i in range(6)],
+        objective=HOSTILE,
+        searches=[dataclasses.replace(inputs.searches[0], strategy=HOSTILE)],
+        finalists=[
+            dataclasses.replace(row, strategy=HOSTILE, agreement={HOSTILE: row.refusal}) for row in inputs.finalists
+        ],
         yields={HOSTILE: {HOSTILE: 3}},
         stage_seconds={HOSTILE: 1.0},
         recipe_yaml=HOSTILE,

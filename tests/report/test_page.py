@@ -77,11 +77,32 @@ def test_one_guard_for_search_and_report_is_pointed_out(inputs):
 
 
 def test_failed_trials_are_counted_and_not_drawn(inputs, rendered):
-    assert "1 of 91 trials failed and are not drawn" in rendered(inputs)
+    assert "1 of 100 trials failed and are not drawn" in rendered(inputs)
     progress = search_progress(inputs.trials)
-    assert {name: len(rows) for name, rows in progress.items()} == {"grid": 9, "cocktail": 1, "evolve": 80}
+    assert {name: len(rows) for name, rows in progress.items()} == {
+        "grid": 9, "cocktail": 1, "evolve": 80, "gradient": 8, "random": 1,
+    }  # fmt: skip
     for rows in progress.values():
-        assert [row.best for row in rows] == [min(r.objective for r in rows[: i + 1]) for i in range(len(rows))]
+        for i, row in enumerate(rows):
+            assert row.best == min((r.objective for r in rows[: i + 1] if r.feasible), default=float("inf"))
+
+
+def test_a_merge_that_breaks_a_limit_is_never_the_best(inputs, rendered):
+    page = rendered(inputs)
+    assert "random none within the limits" in page
+    assert "the least CE_expert with CE_safety ≤ 0.280" in page
+    alone = dataclasses.replace(
+        inputs, trials=[TrialPoint(i, "evolve", 1.0 - i / 10, feasible=False) for i in range(3)]
+    )
+    assert "evolve none within the limits" in render_report(alone)
+
+
+def test_finalists_stand_beside_the_safest_expert(inputs, rendered):
+    table = rendered(inputs).partition("<h3>Finalists</h3>")[2].partition("</table>")[0]
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row).split() for row in table.partition("<tbody>")[2].split("</tr>")[:-1]]
+    assert [row[0] for row in rows] == ["aligned", "cocktail", "evolve"]
+    assert rows[0][1:5] == ["safest", "expert", "–", "98.3%"]
+    assert rows[1][-1] == "+75.0"
 
 
 def test_a_page_with_only_results(inputs):
@@ -89,6 +110,7 @@ def test_a_page_with_only_results(inputs):
         title="t",
         results=inputs.results,
         winner="evolve",
+        experts=[],
         recipes={},
         trials=[],
         yields={},
@@ -100,7 +122,7 @@ def test_a_page_with_only_results(inputs):
     page = render_report(bare)
     for absent in ("search", "coefficients", "data", "responses"):
         assert f'id="{absent}"' not in page
-    failed = dataclasses.replace(bare, trials=[TrialPoint(0, "evolve", float("inf"), 0.0, 0.0)])
+    failed = dataclasses.replace(bare, trials=[TrialPoint(0, "evolve", float("inf"))])
     assert "No trial has an objective" in render_report(failed)
 
 

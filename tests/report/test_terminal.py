@@ -2,13 +2,17 @@
 
 from rich.console import Console
 
-from unspoiled.report import results_table
+from unspoiled.report import results_table, search_table
 
 
 def printed(results, winner, width=80):
+    return shown(results_table(results, winner), width)
+
+
+def shown(table, width):
     console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
     with console.file:
-        console.print(results_table(results, winner))
+        console.print(table)
         return console.export_text()
 
 
@@ -36,3 +40,13 @@ def test_hostile_names_stay_text(hostile_inputs):
     text = printed(hostile_inputs.results, hostile_inputs.winner)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_searches_fit_a_terminal_and_say_what_they_cost(inputs):
+    lines = shown(search_table(inputs.searches), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines[2:5]] == [
+        ["cocktail", "1", "1.200", "1.100", "–", "broken", "8.12k", "–"],
+        ["evolve", "81", "(1", "failed)", "0.250", "1.300", "0.400", "kept", "1.23M", "34%"],
+        ["random", "2", "(2", "failed)", "–", "–", "–", "–", "0", "–"],
+    ]

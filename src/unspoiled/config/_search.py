@@ -36,9 +36,9 @@ class SearchConfig(Section):
 
     method: str = "task_arithmetic"
     """The merge method whose parameters move; any that `docs/methods` lists."""
-    parameters: Annotated[dict[str, Interval], Field(min_length=1)] = {"weight": (0.0, 1.5)}
+    parameters: Annotated[dict[str, Interval], Field(min_length=1)] = Field(default={"weight": (0.0, 1.5)})
     """The method's parameters that move, each with its smallest and largest value."""
-    fixed: dict[str, float | bool] = {}
+    fixed: dict[str, float | bool] = Field(default={})
     """The method's other parameters, where they shall differ from their defaults."""
     granularity: Literal["model", "group", "smooth", "layer", "module", "tensor"] = "model"
     """One value per expert, per expert and group of layers, per expert and knot with values between interpolated over

@@ -128,14 +128,20 @@ class Bunch:
 def _load(config: RunConfig, models: Models, reference: ModelSource, template: Path) -> LiveBunch:
     """Return models in memory, as the config says what for a machine this is."""
     wanted = config.runtime.device
+    device = ("cuda" if on_gpu(wanted) else "cpu") if wanted == "auto" else wanted
     return LiveBunch(
         models,
         reference,
         merged_template=template,
         dtype=DTYPES[config.merge.dtype],
-        device=("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted,
+        device=device,
         batch_size=config.runtime.batch_size,
     )
+
+
+def on_gpu(device: str) -> bool:
+    """Say whether `runtime.device` means a GPU on this machine."""
+    return torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
 
 
 def open_live(config: RunConfig) -> LiveBunch:
@@ -216,7 +222,9 @@ def _open_models(config: RunConfig, problems: list[str]) -> dict[str, ModelSourc
         try:
             source = open_model(ModelRef.parse(text, relative_to=config.directory), cache=cache)
             directory = source.tokenizer_directory
-            needs_template = name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            needs_template = (
+                name in {QUESTIONER, BENIGN_QUESTIONER, config.safety_expert} or chat_template(directory) is not None
+            )
             if needs_template and directory not in tokenizers:
                 load_chat_template(directory)
                 tokenizers.add(directory)

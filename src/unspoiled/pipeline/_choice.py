@@ -15,7 +15,7 @@ from unspoiled.objective import Goal, Losses, LossRows
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._finalists import Answered, Finalist, answer, broken_by, chosen_prompts, pick
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.search import LiveEvaluator, Parents, Proposal, Trial, best_trials
+from unspoiled.search import LiveEvaluator, Parents, Proposal, Study, Trial, best_trials
 
 UNIFORM = "uniform"
 
@@ -58,7 +58,7 @@ def choose(
     bunch: Bunch,
     directory: Path,
     names: Sequence[str],
-    trials: Sequence[Trial],
+    study: Study,
     parents: Parents,
     safest: str,
     selection: LossRows,
@@ -71,7 +71,7 @@ def choose(
         bunch: The models.
         directory: The run directory.
         names: The strategies, `uniform` among them, which can't win.
-        trials: Every trial of the study.
+        study: Has the trials, and is told the finalists' rates.
         parents: The losses of the models alone.
         safest: The safest expert's name, whose rates on the same prompts are the limits.
         selection: The rows of the selection split.
@@ -81,7 +81,7 @@ def choose(
     Raises:
         SearchError: No strategy found a merge with finite losses.
     """
-    config = bunch.config.search
+    config, trials = bunch.config.search, study.trials
     jury = _Jury(bunch, selection)
     reference = jury.answers(bunch.live.take_model(bunch.experts[safest]))
     watcher.advance(f"{safest} on the selection split", 1, 1)
@@ -98,6 +98,7 @@ def choose(
         for i, trial in enumerate(best):
             if (losses := jury.losses(trial)) is not None:
                 answered = jury.answers_of(trial)
+                study.record_rates(trial, answered.rates())
                 score = goals["selection"].score(losses)
                 own.append(Finalist(name, trial.number, trial.coefficients, losses, score, answered))
             watcher.advance(f"{name} finalists", i + 1, len(best))

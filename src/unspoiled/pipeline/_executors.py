@@ -11,8 +11,8 @@ from typing import Self
 from unspoiled.config import RunConfig
 from unspoiled.data import Split
 from unspoiled.objective import Goal, LossRows
-from unspoiled.pipeline._bunch import Bunch, open_live
-from unspoiled.search import Executor, InProcess, LiveEvaluator
+from unspoiled.pipeline._bunch import Bunch, on_gpu, open_live
+from unspoiled.search import Executor, InProcess, LiveEvaluator, RayWorkers
 
 
 class Executors:
@@ -47,10 +47,10 @@ class Executors:
         if not runtime.workers:
             return self.local(goal)
         if self._workers is None:
-            from unspoiled.search import RayWorkers
-
             make = partial(open_evaluator, self._bunch.config, self._rows, goal)
-            workers = RayWorkers(make, workers=runtime.workers, address=runtime.ray_address)
+            workers = RayWorkers(
+                make, workers=runtime.workers, address=runtime.ray_address, gpus=float(on_gpu(runtime.device))
+            )
             self._workers = self._stack.enter_context(workers)
         return self._workers
 

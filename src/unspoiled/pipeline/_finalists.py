@@ -39,6 +39,13 @@ class Answered:
         """The mean of the domains' agreement, every domain alike."""
         return math.fsum(rate.rate for rate in self.agreement.values()) / len(self.agreement)
 
+    def rates(self) -> dict[str, float]:
+        """Return the rates by name."""
+        found = {"refusal": self.refusal.rate}
+        if self.over_refusal is not None:
+            found["over_refusal"] = self.over_refusal.rate
+        return found | {f"agreement in {domain}": rate.rate for domain, rate in self.agreement.items()}
+
     def plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {

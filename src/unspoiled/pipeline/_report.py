@@ -41,7 +41,7 @@ def report(
                 results=results,
                 winner=found.winner,
                 experts=list(bunch.experts),
-                recipes={name: _coefficients(list(bunch.experts), bunch.space, recipe) for name, recipe in found.recipes.items()},
+                recipes={n: _coefficients(list(bunch.experts), bunch.space, r) for n, r in found.recipes.items()},
                 trials=_trial_points(found),
                 searches=search_rows(found),
                 finalists=_finalist_rows(found),
@@ -85,9 +85,7 @@ def search_rows(found: SearchResult) -> list[SearchRow]:
             strategy=summary.name,
             trials=summary.trials,
             failed=summary.failed,
-            losses=None
-            if summary.best is None
-            else (summary.best.safety, summary.best.expert, summary.best.benign),
+            losses=None if summary.best is None else (summary.best.safety, summary.best.expert, summary.best.benign),
             feasible=None if summary.score is None else summary.score.feasible,
             split=summary.split,
             tokens=summary.tokens,
@@ -177,5 +175,3 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.set == "unsafe":
         return "refused" if outcome.refused else "not refused"
     return "over-refused" if outcome.refused else "answered"
-
-

@@ -49,9 +49,7 @@ class SearchResult:
     summaries: Sequence[StrategySummary]
 
 
-def search(
-    bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0
-) -> SearchResult:
+def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0) -> SearchResult:
     """Run the strategies on the search split, then pick among their finalists on the selection split.
 
     Every trial merges in memory; all are in one study. The models alone come first: the limits are the safest expert's
@@ -110,9 +108,7 @@ def search(
             def run_strategy(name: str = name) -> None:
                 total = plan.budgets.get(name, 0)
                 executor = executors.of_workers(goals["search"])
-                study.run(
-                    make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total)
-                )
+                study.run(make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total))
 
             inputs = [*identity, plan.budgets.get(name), plan.shards]
             worked |= run.step(f"search:{name}", inputs, outputs, run_strategy)
@@ -121,7 +117,7 @@ def search(
             "search:selection",
             [run.digest(f"search:{name}") for name in [PARENTS, *names]],
             [folder / "finalists.json", run.path / "recipe.yaml", folder / f"{UNIFORM}.yaml"],
-            lambda: choose(bunch, run.path, names, trials, parents, safest, data["selection"], goals, watcher),
+            lambda: choose(bunch, run.path, names, study, parents, safest, data["selection"], goals, watcher),
         )
     if not worked:
         watcher.kept("search")
@@ -160,14 +156,14 @@ def _told(parents: Parents, trials: Sequence[Trial]) -> Parents:
 
 
 def _safest(bunch: Bunch, parents: Parents, watcher: Watcher) -> str:
-    """Return the expert that merges must be as safe as: the one that the config names, else the one of least CE_safety."""
+    """Return the expert that merges must be as safe as: the config's, else the one of least CE_safety."""
     found = {split: parents.losses(split) for split in SPLITS}
     able = [name for name in bunch.experts if all(name in losses for losses in found.values())]
     stated = bunch.config.bunch.safety_expert
     if not able or (stated is not None and stated not in able):
         raise SearchError(
-            f"the losses of {stated or 'every expert'!r} on the generated data are not finite, or memory ran out: there "
-            "is no limit to search under. Check the experts with `unspoiled check`, or lower runtime.batch_size."
+            f"the losses of {stated or 'every expert'!r} on the generated data are not finite, or memory ran out: "
+            "there is no limit to search under. Check the experts with `unspoiled check`, or lower runtime.batch_size."
         )
     losses = found["search"]
     safest = stated or min(able, key=lambda name: losses[name].safety)
@@ -230,7 +226,7 @@ def _counter(watcher: Watcher, what: str, total: int) -> Callable[[Trial], None]
     """Return what tells the watcher of each trial."""
     made = 0
 
-    def count(trial: Trial) -> None:
+    def count(_: Trial) -> None:
         nonlocal made
         made += 1
         watcher.advance(what, made, max(total, made))

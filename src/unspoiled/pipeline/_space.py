@@ -34,8 +34,8 @@ def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSo
     stuck = [name for name, parameter in moving.items() if not parameter.differentiable]
     if by_gradient and stuck:
         raise ConfigError(
-            f"search.strategies has {by_gradient[0]!r}, but {method.name!r} has no gradient with respect to {stuck[0]!r}: "
-            "put it under `fixed`, or search by evolve or random."
+            f"search.strategies has {by_gradient[0]!r}, but {method.name!r} has no gradient with respect to "
+            f"{stuck[0]!r}: put it under `fixed`, or search by evolve or random."
         )
     return SearchSpace(
         method=search.method,
@@ -96,8 +96,8 @@ def _roles(
     if count < least or (most is not None and count > most):
         takes = f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
         raise ConfigError(
-            f"search.method is {method.name!r}, which merges {takes} models, and the bunch has {count} experts: choose a "
-            "method for any number, such as task_arithmetic or ties."
+            f"search.method is {method.name!r}, which merges {takes} models, and the bunch has {count} experts: choose "
+            "a method for any number, such as task_arithmetic or ties."
         )
     return base, experts
 

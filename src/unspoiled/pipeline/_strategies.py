@@ -48,8 +48,7 @@ class Plan:
     @classmethod
     def begun(cls, config: SearchConfig, workers: int) -> Plan:
         """Return a new study's."""
-        by_trials = {name: config.trials for name in config.strategies if name in _BY_TRIALS}
-        budgets = dict(by_trials)
+        budgets: dict[str, int] = {name: config.trials for name in config.strategies if name in _BY_TRIALS}
         if "gradient" in config.strategies:
             budgets["gradient"] = config.steps
         if "sweep" in config.strategies:
@@ -73,8 +72,8 @@ class Plan:
         """
         if not self.budgets:
             raise SearchError(
-                "no strategy of this search can go on: grid and cocktail have all of their trials. Add evolve, gradient, "
-                "random, pareto or sweep to search.strategies."
+                "no strategy of this search can go on: grid and cocktail have all of their trials. Add evolve, "
+                "gradient, random, pareto or sweep to search.strategies."
             )
         raised = dict(self.budgets)
         for name, budget in self.budgets.items():
