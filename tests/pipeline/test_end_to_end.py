@@ -138,7 +138,9 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("moments", [MOMENTS[7:11:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["two", "all"])
+@pytest.mark.parametrize(
+    "moments", [MOMENTS[7:11:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["two", "all"]
+)
 def test_killed_anywhere_a_run_continues_to_the_same_results(
     trained: TrainedBunch, finished_run: FinishedRun, tmp_path: Path, moments: list[str]
 ) -> None:

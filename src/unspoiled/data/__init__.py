@@ -13,7 +13,13 @@ from unspoiled.data._rows import (
 )
 from unspoiled.data._templates import read_benign_examples, read_request, read_taxonomy
 from unspoiled.data.curate import PromptIndex, require_no_leak
-from unspoiled.data.questions import EXAMPLES_PER_REQUEST, Asked, ask_benign_questions, ask_domain_questions, ask_unsafe_questions
+from unspoiled.data.questions import (
+    EXAMPLES_PER_REQUEST,
+    Asked,
+    ask_benign_questions,
+    ask_domain_questions,
+    ask_unsafe_questions,
+)
 from unspoiled.data.targets import Yields, benign_rows, curate_questions, expert_rows, safety_rows
 
 __all__ = [

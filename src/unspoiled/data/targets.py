@@ -168,7 +168,13 @@ def _whole_sentences(sample: Sample) -> str:
     return found.group() if found else ""
 
 
-def _row(kind: Literal["safety", "expert", "benign"], question: Question, answer: str, answered_by: str, selection_share: float) -> Row:
+def _row(
+    kind: Literal["safety", "expert", "benign"],
+    question: Question,
+    answer: str,
+    answered_by: str,
+    selection_share: float,
+) -> Row:
     return Row(
         id=question.id,
         set=kind,
