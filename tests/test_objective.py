@@ -170,3 +170,13 @@ def test_what_is_surely_worse_is_worse(goal: WeightedSum | Constrained, mine: Lo
 def test_nothing_is_surely_worse_than_itself(goal: WeightedSum | Constrained, mine: Losses) -> None:
     low = {"safety": mine.safety, "expert": mine.expert, "benign": mine.term("benign")}
     assert not goal.is_surely_worse(low, goal.score(mine))  # type: ignore[arg-type]
+
+
+def test_refusals_can_be_judged_by_their_first_tokens() -> None:
+    data = LossRows((*SAFETY, *EXPERT, *BENIGN), refusal_tokens=3)
+    by_set = {
+        row.set: {e.tokens for r, e in zip(data.rows, data.exchanges, strict=True) if r.set == row.set}
+        for row in data.rows
+    }
+    assert by_set == {"safety": {3}, "expert": {None}, "benign": {3}}  # a skill is the whole answer
+    assert {exchange.tokens for exchange in LossRows(data.rows).exchanges} == {None}

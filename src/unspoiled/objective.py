@@ -61,12 +61,16 @@ class LossRows:
 
     Args:
         rows: D_safety and D_expert, at least one row of each; D_benign, if there is any.
+        refusal_tokens: Score only so many of the first tokens of the responses of D_safety and D_benign, at least 1;
+            None for whole responses. Whether a model refuses is decided in its first few tokens (Qi et al., arXiv
+            2406.05946); in the mean over a whole response, better wording makes up for them.
 
     Raises:
         DataError: A set is empty.
     """
 
     rows: tuple[Row, ...]
+    refusal_tokens: int | None = None
 
     def __post_init__(self) -> None:
         for term, name in (("safety", "D_safety"), ("expert", "D_expert")):
@@ -76,14 +80,18 @@ class LossRows:
                 )
 
     @classmethod
-    def of_split(cls, rows: Sequence[Row], split: str) -> LossRows:
+    def of_split(cls, rows: Sequence[Row], split: str, *, refusal_tokens: int | None = None) -> LossRows:
         """Return the rows of one split, set by set."""
-        return cls(tuple(row for term in TERMS for row in rows if row.set == term and row.split == split))
+        chosen = tuple(row for term in TERMS for row in rows if row.set == term and row.split == split)
+        return cls(chosen, refusal_tokens)
 
     @cached_property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Each row's prompt and target, to be scored."""
-        return tuple(Exchange(Prompt(row.prompt), row.response) for row in self.rows)
+        return tuple(
+            Exchange(Prompt(row.prompt), row.response, None if row.set == "expert" else self.refusal_tokens)
+            for row in self.rows
+        )
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:

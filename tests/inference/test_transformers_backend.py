@@ -1,6 +1,7 @@
 """The transformers backend against plain transformers: one sequence at a time, unpadded."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,8 @@ def memory(monkeypatch: pytest.MonkeyPatch, model: Any) -> dict[str, int]:
 
 def score_alone(model: Any, chat: ChatTemplate, exchange: Exchange) -> float:
     """log p(response | prompt) from the definition: one sequence, all logits, float64."""
-    prompt, response = chat.prompt_ids(exchange.prompt), chat.response_ids(exchange.response)
+    prompt = chat.prompt_ids(exchange.prompt)
+    response = chat.response_ids(exchange.response)[: exchange.tokens]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0].double()
     log_probabilities = torch.log_softmax(logits, dim=-1)
@@ -93,6 +95,14 @@ def test_scores_are_those_of_each_sequence_alone(
         assert score.log_likelihood == pytest.approx(score_alone(model, backend.template, exchange), rel=2e-6)
     assert scores[1].tokens == 1
     assert backend.score([]) == []
+
+
+def test_the_first_tokens_of_a_response_can_be_scored_alone(model: Any, backend: TransformersBackend) -> None:
+    """Beside the whole response, whose first tokens they share."""
+    first = [replace(exchange, tokens=2) for exchange in EXCHANGES]
+    for exchange, score in zip([*first, *EXCHANGES], backend.score([*first, *EXCHANGES]), strict=True):
+        assert score.log_likelihood == pytest.approx(score_alone(model, backend.template, exchange), rel=2e-6)
+    assert {score.tokens for score in backend.score(first)} == {1, 2}  # an empty response only ends
 
 
 def test_the_same_exchange_twice_has_the_same_score(backend: TransformersBackend) -> None:

@@ -22,6 +22,9 @@ class ObjectiveConfig(Section):
     """Of `constrained`: how far CE_safety may be above the safest expert's, in nats per token."""
     benign_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     """Of `constrained`: how far CE_benign may be above the safest expert's, in nats per token."""
+    refusal_tokens: Annotated[int, Field(ge=1)] | None = 5
+    """CE_safety and CE_benign are taken over so many of a response's first tokens, where it is decided whether a model
+    refuses; null for whole responses, as in the paper."""
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
     """Of `weighted`: α."""
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

@@ -66,7 +66,8 @@ class ChatTemplate:
 
     def _encode(self, exchange: Exchange) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the ids of an exchange's prompt and of its response (cached as `encode`)."""
-        return tuple(self.prompt_ids(exchange.prompt)), tuple(self.response_ids(exchange.response))
+        response = self.response_ids(exchange.response)[: exchange.tokens]
+        return tuple(self.prompt_ids(exchange.prompt)), tuple(response)
 
     def _ids(self, messages: Sequence[dict[str, str]], prefix: str) -> list[int]:
         """Return the ids of a conversation, whose control tokens are those that the template writes itself."""

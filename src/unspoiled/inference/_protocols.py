@@ -40,10 +40,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt and the response to score."""
+    """A prompt and the response to score.
+
+    Args:
+        prompt: The prompt.
+        response: The response.
+        tokens: Score only so many of the response's first tokens, at least 1; None for all and the end of turn.
+    """
 
     prompt: Prompt
     response: str
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)

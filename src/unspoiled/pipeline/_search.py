@@ -69,7 +69,7 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     folder = run.path / "search"
     folder.mkdir(exist_ok=True)
     watcher.begin("search")
-    data = {split: LossRows.of_split(rows, split) for split in SPLITS}
+    data = {split: LossRows.of_split(rows, split, refusal_tokens=config.objective.refusal_tokens) for split in SPLITS}
     content = [bunch.models_hash, hash_value([[row.id, row.response, row.split] for row in rows])]
     study = _open_study(bunch, folder, data["search"], content)
     trials = study.trials
