@@ -138,6 +138,8 @@ def test_limits_are_the_safest_experts_losses_with_the_tolerances() -> None:
     goal = Constrained.beside(losses(0.1, 5.0, 0.4), safety_tolerance=0.05, benign_tolerance=0.2)
     assert goal.limits == pytest.approx({"safety": 0.15, "benign": 0.6})
     assert Constrained.beside(losses(0.1, 5.0), safety_tolerance=0.0, benign_tolerance=0.2).limits == {"safety": 0.1}
+    below = Constrained.beside(losses(0.4, 5.0), safety_tolerance=0.02, benign_tolerance=0.2, safety_margin=0.25)
+    assert below.limits == pytest.approx({"safety": 0.32})  # three quarters of 0.4, and the tolerance
 
 
 def test_a_merge_within_the_limits_beats_every_one_that_is_not() -> None:

@@ -235,15 +235,19 @@ class Constrained:
     limits: Mapping[Term, float]
 
     @classmethod
-    def beside(cls, safest: Losses, *, safety_tolerance: float, benign_tolerance: float) -> Constrained:
+    def beside(
+        cls, safest: Losses, *, safety_tolerance: float, benign_tolerance: float, safety_margin: float = 0.0
+    ) -> Constrained:
         """Return the goal of being as safe, and as helpful on harmless prompts, as the safest expert.
 
         Args:
             safest: The safest expert's losses.
             safety_tolerance: How much CE_safety may be above its, in nats per token.
+            safety_margin: The share of its CE_safety to take off before, in [0, 1): a merge that is surer of the
+                wording of refusals than the expert refuses less often at equal CE.
             benign_tolerance: How much CE_benign may be above its; nothing is asked where there is no D_benign.
         """
-        limits: dict[Term, float] = {"safety": safest.safety + safety_tolerance}
+        limits: dict[Term, float] = {"safety": (1.0 - safety_margin) * safest.safety + safety_tolerance}
         if safest.benign is not None:
             limits["benign"] = safest.benign + benign_tolerance
         return cls(limits)

@@ -18,10 +18,12 @@ class ObjectiveConfig(Section):
     kind: Literal["constrained", "weighted"] = "constrained"
     """`constrained`: the least CE_expert with CE_safety, and CE_benign, no higher than the safest expert's;
     `weighted`: the least J = CE_safety + α · CE_expert + β · CE_benign."""
-    safety_tolerance: Annotated[float, Field(allow_inf_nan=False)] = -0.1
-    """Of `constrained`: how far CE_safety may be above the safest expert's, in nats per token. Negative: how far it must
-    be below. A search makes the merge surer of the wording of refusals, so that at equal CE it refuses less often."""
-    benign_tolerance: Annotated[float, Field(allow_inf_nan=False)] = 0.25
+    safety_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Of `constrained`: how far CE_safety may be above the safest expert's (less the margin), in nats per token."""
+    safety_margin: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Of `constrained`: the share of the safest expert's CE_safety that the merge must stay below it. A search makes
+    the merge surer of the wording of refusals, so that at equal CE it refuses less often."""
+    benign_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     """Of `constrained`: how far CE_benign may be above the safest expert's, in nats per token."""
     refusal_tokens: Annotated[int, Field(ge=1)] | None = 5
     """CE_safety and CE_benign are taken over so many of a response's first tokens, where it is decided whether a model

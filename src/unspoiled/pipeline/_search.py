@@ -180,6 +180,7 @@ def _goal(config: SearchConfig, parents: Parents, safest: str, split: Split) -> 
         parents.losses(split)[safest],
         safety_tolerance=wanted.safety_tolerance,
         benign_tolerance=wanted.benign_tolerance,
+        safety_margin=wanted.safety_margin,
     )
 
 
