@@ -122,9 +122,9 @@ def inputs() -> ReportInputs:
         command="unspoiled run examples/bunch/run.yaml",
         objective="the least CE_expert with CE_safety ≤ 0.280",
         searches=[
-            SearchRow("cocktail", 1, 0, (1.2, 1.1, None), False, "search", 8_120, None),
-            SearchRow("evolve", 81, 1, (0.25, 1.3, 0.4), True, "search", 1_234_567, 0.34),
-            SearchRow("random", 2, 2, None, None, "search", 0, None),
+            SearchRow("cocktail", 1, 0, (1.2, 1.1, None), False, "search", 8_120, None, 0.51),
+            SearchRow("evolve", 81, 1, (0.25, 1.3, 0.4), True, "search", 1_234_567, 0.34, 0.8734),
+            SearchRow("random", 2, 2, None, None, "search", 0, None, None),
         ],
         finalists=[
             FinalistRow("aligned", None, False, *rates(59, 4, 0, 1), 0.0),

@@ -46,7 +46,7 @@ def test_the_searches_fit_a_terminal_and_say_what_they_cost(inputs):
     lines = shown(search_table(inputs.searches), 80).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split() for line in lines[2:5]] == [
-        ["cocktail", "1", "1.200", "1.100", "–", "broken", "8.12k", "–"],
-        ["evolve", "81", "(1", "failed)", "0.250", "1.300", "0.400", "kept", "1.23M", "34%"],
-        ["random", "2", "(2", "failed)", "–", "–", "–", "–", "0", "–"],
+        ["cocktail", "1", "1.200", "1.100", "–", "broken", "0.510", "8.12k", "–"],
+        ["evolve", "81", "(1", "failed)", "0.250", "1.300", "0.400", "kept", "0.873", "1.23M", "34%"],
+        ["random", "2", "(2", "failed)", "–", "–", "–", "–", "–", "0", "–"],
     ]

@@ -90,6 +90,7 @@ def search_rows(found: SearchResult) -> list[SearchRow]:
             split=summary.split,
             tokens=summary.tokens,
             saved=summary.saved,
+            volume=summary.volume,
         )
         for summary in found.summaries
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unspoiled.data import Split
-from unspoiled.objective import Goal, Losses, Score
-from unspoiled.search import Trial
+from unspoiled.objective import TERMS, Goal, Losses, Score
+from unspoiled.search import Trial, coordinates, hypervolume
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class StrategySummary:
         score: Their score by the goal of that split.
         tokens: What its trials cost, in tokens of a forward pass.
         saved: The share of that cost that stopping hopeless trials early saved; None if nothing was stopped.
+        volume: The hypervolume of its candidates' front, in [0, 1]: of the box from zero to the models' largest losses
+            alone (their corner), the share that is worse than some candidate; None if it has no candidate.
     """
 
     name: str
@@ -33,6 +36,7 @@ class StrategySummary:
     score: Score | None
     tokens: int
     saved: float | None
+    volume: float | None
 
 
 def summarise(name: str, trials: Sequence[Trial], goals: Mapping[Split, Goal]) -> StrategySummary:
@@ -59,7 +63,19 @@ def summarise(name: str, trials: Sequence[Trial], goals: Mapping[Split, Goal]) -
         score=None if best is None else goals[split].score(best),
         tokens=tokens,
         saved=_saved(own, trials, tokens),
+        volume=_volume(found, [t.losses for t in trials if t.strategy == "parents" and t.split == split]),
     )
+
+
+def _volume(found: Sequence[Losses], parents: Sequence[Losses | None]) -> float | None:
+    """Return the share of the box below the parents' worst losses that is worse than some candidate."""
+    alone = [losses for losses in parents if losses is not None]
+    if not found or not alone:
+        return None
+    terms = [term for term in TERMS if not math.isnan(alone[0].term(term))]
+    corner = [max(losses.term(term) for losses in alone) for term in terms]
+    points = [tuple(x / most for x, most in zip(coordinates(losses, terms), corner, strict=True)) for losses in found]
+    return hypervolume(points, [1.0] * len(terms))
 
 
 def _saved(own: Sequence[Trial], trials: Sequence[Trial], tokens: int) -> float | None:

@@ -71,6 +71,8 @@ class SearchRow:
     """What the trials cost, in tokens of a forward pass."""
     saved: float | None
     """The share of that cost saved by stopping hopeless trials early, in [0, 1]."""
+    volume: float | None
+    """The hypervolume of the candidates' front, in [0, 1]; None without candidates."""
 
 
 @dataclass(frozen=True)

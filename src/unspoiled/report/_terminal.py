@@ -27,7 +27,7 @@ def search_table(rows: Sequence[SearchRow]) -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("strategy", no_wrap=True)
-    for name in ("trials", "safety", "expert", "benign", "limits", "tokens", "saved"):
+    for name in ("trials", "safety", "expert", "benign", "limits", "volume", "tokens", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         losses = row.losses or (None, None, None)
@@ -37,10 +37,11 @@ def search_table(rows: Sequence[SearchRow]) -> "Table":
             f"{row.trials}" + (f" ({row.failed} failed)" if row.failed else ""),
             *("–" if loss is None else f"{loss:.3f}" for loss in losses),
             limits,
+            "–" if row.volume is None else f"{row.volume:.3f}",
             _count(row.tokens),
             "–" if row.saved is None else percent(row.saved, 0),
         )
-    table.caption = "best losses in nats per token; cost in forward tokens, and what racing saved"
+    table.caption = "best losses, nats per token; volume: of the front; forward tokens, saved by races"
     table.caption_justify = "left"
     return table
 
