@@ -5,8 +5,8 @@
 
 The first command runs grid, cocktail, random, evolve and gradient on one objective, J = CE_safety + CE_expert +
 CE_benign on the search split, from several seeds. Compute is counted in tokens of a forward pass (a backward pass
-counts as two). The paper's strategies move what they move in the paper, one weight per expert; gradient, and a second
-evolve, move one weight per expert and tensor. Each run's best trial by J on the selection split writes answers on the
+counts as two). The paper's strategies move what they move in the paper, one weight per expert; gradient moves one weight
+per expert and tensor. Each run's best trial by J on the selection split writes answers on the
 test split. Every trial is kept in a study in `--at`: the command continues where it stopped. `--write` writes
 docs/benchmarks/search.md and its figure.
 
@@ -50,6 +50,7 @@ from unspoiled.search import (
     Study,
     Trial,
     cocktail_weights,
+    population_size,
     sqlite_url,
     tensor_kinds,
 )
@@ -63,7 +64,7 @@ from worker_simulation import (
 )
 
 GOAL = WeightedSum(alpha=1.0, beta=1.0)
-SEEDED = ("random", "evolve", "evolve by tensor", "gradient")
+SEEDED = ("gradient", "evolve", "random")
 STRATEGIES = ("grid", "cocktail", *SEEDED)
 
 
@@ -142,8 +143,7 @@ class Bench:
             space = self.space("tensor")
             start = space.constant(cocktail_weights([loss.union for loss in self._parents().values()], 1.0))
             return Gradient(space, GOAL, self.splits["search"], steps=self.steps, seed=seed, start=start)
-        granularity: Granularity = "tensor" if name == "evolve by tensor" else "model"
-        return Evolve(self.space(granularity), GOAL, trials=self.trials, seed=seed)
+        return Evolve(self.space("model"), GOAL, trials=self.trials, seed=seed)
 
     def _parents(self) -> dict[str, Losses]:
         parents = Parents(self.bunch.space.experts, dtype=self.bunch.space.dtype)
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps of gradient")
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/search.md")
-    parser.add_argument("--most", type=int, default=70, help="rows of every set and split at most, for evolve's sake")
+    parser.add_argument("--most", type=int, default=40, help="rows of every set and split at most, for evolve's sake")
     arguments = parser.parse_args()
     bunch = open_bunch(read_run_config(arguments.config))
     rows = _limited(arguments.run / "data", arguments.most)
@@ -239,17 +239,16 @@ def _tested(bench: Bench, key: tuple[str, int], recipe: Recipe) -> TestRates:
 
 def _simulate(bench: Bench, runs: Mapping[tuple[str, int], Sequence[Trial]]) -> dict[str, list[Scaling]]:
     full = _times(t for t in runs["evolve", 0] if t.strategy == "evolve")
-    tensor = _times(t for t in runs["evolve by tensor", 0] if t.strategy == "evolve")
     steps = _times(t for t in runs["gradient", 0] if t.evaluation is not None and t.evaluation.gradient is not None)
     few, many = bench.space("model").size, bench.space("tensor").size
     batch = [t for t in runs["gradient", 0] if t.evaluation is not None and t.evaluation.gradient is not None]
     rows = len(batch[0].evaluation.rows) if batch[0].evaluation else 0
     return {
         f"evolve, {few} weights, its own population": scale_generations(
-            full, population=Evolve(bench.space("model"), GOAL, trials=1, seed=0).population, generations=14, seed=0
+            full, population=population_size(few), generations=14, seed=0
         ),
         f"evolve, {many} weights, its own population": scale_generations(
-            tensor, population=Evolve(bench.space("tensor"), GOAL, trials=1, seed=0).population, generations=5, seed=0
+            full, population=population_size(many), generations=5, seed=0
         ),
         f"evolve, {few} weights, population = workers, to 1% of the first value": scale_population(
             full, coefficients=few, target=0.01, seed=0
