@@ -5,10 +5,10 @@
 
 The first command runs grid, cocktail, random, evolve and gradient on one objective, J = CE_safety + CE_expert +
 CE_benign on the search split, from several seeds. Compute is counted in tokens of a forward pass (a backward pass
-counts as two). The paper's strategies move what they move in the paper, one weight per expert; gradient moves one weight
-per expert and tensor. Each run's best trial by J on the selection split writes answers on the
-test split. Every trial is kept in a study in `--at`: the command continues where it stopped. `--write` writes
-docs/benchmarks/search.md and its figure.
+counts as two). The paper's strategies move what they move in the paper, one weight per expert; gradient moves one
+weight per expert and tensor. Each run's best trial by J on the selection split writes answers on the test split. Every
+trial is kept in a study in `--at`: the command continues where it stopped. `--write` writes docs/benchmarks/search.md
+and its figure.
 
 The second replays the times of those trials against 1 to 256 workers.
 """
