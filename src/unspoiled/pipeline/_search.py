@@ -78,7 +78,7 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     known = Plan.read(plan_path)
     plan = known or Plan.begun(config, runtime.workers)
     if more:
-        plan = plan.raised(trials, more)
+        plan = plan.raised(trials, more, data["search"], config)
     if plan != known:
         plan.write(plan_path)
     names = [UNIFORM, *config.strategies]

@@ -1,5 +1,6 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
+from unspoiled.search._descent import steps_begun
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._executor import InProcess
 from unspoiled.search._ray import RayWorkers
@@ -53,6 +54,7 @@ __all__ = [
     "module_kinds",
     "population_size",
     "sqlite_url",
+    "steps_begun",
     "tensor_kinds",
     "uniform",
 ]
