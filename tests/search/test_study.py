@@ -181,8 +181,9 @@ def test_a_changed_objective_is_refused_with_the_difference(url: str) -> None:
         "  goal.alpha: 0.3 -> 1.0",
         '  data.D_benign: nothing -> "bb"',
         '  guard: "rules" -> nothing',
-        "Its trials don't compare with new ones. Go back to the recorded objective, start anew with --fresh, or give "
-        "this search a name of its own with --study.",
+        "Its trials don't compare with new ones. Go back to the recorded objective, give this search a name of its own "
+        "(--study NAME, or --set runtime.study=NAME in a database of your own), or start anew with --fresh, which "
+        "discards no database but the run directory's.",
     ]
     assert study(url, "other", guard="llama").trials == [], "another name in the same database"
 
@@ -323,9 +324,10 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("postgresql+nodriver://me:secret@db/search", "can't be read or written"),
+        ("postgresql+nodriver://me:secret@db/search", "is no URL of a database"),
         ("mysql+pymysql://me:secret@db/search", "`pip install pymysql`"),
-        ("study.db", "can't be read or written"),
+        ("postgresql://me:secret@db:port/search", "is no URL of a database"),
+        ("study.db", "is no URL of a database"),
     ],
 )
 def test_a_storage_that_can_not_be_opened_is_named_without_its_password(wrong: str, message: str) -> None:
