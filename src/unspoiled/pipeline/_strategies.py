@@ -124,6 +124,23 @@ class Circumstances:
     plan: Plan
 
 
+def why_nothing_was_added(name: str, given: Circumstances) -> str:
+    """Return why a strategy that was granted more has made no trial of it."""
+    config = given.config
+    match name:
+        case "evolve":
+            least = population_size(given.space.size)
+            larger = " (twice as many after each restart)" if config.restarts else ""
+            return f"evolve added nothing: it makes whole generations, of {least} trials{larger}; continue by that many"
+        case "gradient":
+            return (
+                f"gradient added nothing: it had ended, as {config.patience} checks in a row found nothing better "
+                "(search.patience) or three steps in a row failed"
+            )
+        case _:
+            return f"{name} added nothing: it had ended"
+
+
 def make_strategy(name: str, given: Circumstances) -> Strategy:
     """Return a fresh strategy by its name in configs, or `uniform`; those that learn start from LM-Cocktail's merge."""
     config, space, plan = given.config, given.space, given.plan
