@@ -21,6 +21,7 @@ from unspoiled.search import (
     SearchSpace,
     module_kinds,
 )
+from unspoiled.search._evaluator import _sure
 
 WORDS = ["bread", "water", "salt", "yeast", "42", "7", "help", "harm", "people", "flour", "wait", "mix"]
 
@@ -166,6 +167,13 @@ def test_a_race_stops_what_is_hopeless_and_never_the_best(
     assert stopped > 0 or isinstance(goal, Constrained)
 
 
+def test_few_rows_need_a_clearer_difference_than_many() -> None:
+    """Student's t has heavier tails than the normal distribution: tables of its 99.865% quantile."""
+    assert _sure(3) == pytest.approx(9.22, rel=0.08)
+    assert _sure(9) == pytest.approx(4.09, rel=0.01)
+    assert _sure(100) == pytest.approx(3.08, rel=0.005)
+
+
 def test_a_stopped_trials_losses_are_the_rivals_plus_the_mean_difference(bunch: Bunch, live: LiveBunch) -> None:
     space = space_of(bunch, live)
     evaluator = LiveEvaluator(live, DATA, GOAL)
@@ -196,3 +204,12 @@ def test_a_proposal_that_does_not_fit_or_is_not_finite_has_failed(
         patched.setattr(LossRows, "losses", lambda *_: nan)
         assert evaluator.evaluate(wanted) is None
     assert evaluator.evaluate(wanted) is not None
+
+
+def test_a_proposal_that_its_method_refuses_to_merge_has_failed_and_the_search_goes_on(
+    bunch: Bunch, live: LiveBunch
+) -> None:
+    space = space_of(bunch, live, "linear")  # divides by the sum of the weights
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    assert evaluator.evaluate(proposal(space, [0.0] * space.size)) is None
+    assert evaluator.evaluate(proposal(space, genome_of(space, 1))) is not None
