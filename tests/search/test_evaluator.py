@@ -1,5 +1,6 @@
 """Trying proposals on a live model: losses, gradients of genomes, and races that never stop the best."""
 
+import itertools
 import math
 
 import pytest
@@ -213,3 +214,18 @@ def test_a_proposal_that_its_method_refuses_to_merge_has_failed_and_the_search_g
     evaluator = LiveEvaluator(live, DATA, GOAL)
     assert evaluator.evaluate(proposal(space, [0.0] * space.size)) is None
     assert evaluator.evaluate(proposal(space, genome_of(space, 1))) is not None
+
+
+def test_a_race_costs_what_its_looks_compute_anew(bunch: Bunch, live: LiveBunch) -> None:
+    space = space_of(bunch, live)
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    whole = evaluator.evaluate(proposal(space, genome_of(space, 1)))
+    assert whole is not None
+    to_the_end = raced(evaluator, space, genome_of(space, 1), Rival(whole.cross_entropies, GOAL.score(whole.losses)))
+    assert not to_the_end.stopped
+    looks = [set(DATA["search"].nested(share)) for share in (0.125, 0.25, 0.5, 1.0)]
+    parts = [looks[0], *(late - early for early, late in itertools.pairwise(looks))]
+    backend = live.take_recipe(space.recipe(genome_of(space, 1)))
+    exchanges = DATA["search"].exchanges
+    assert to_the_end.tokens == sum(backend.tokens([exchanges[i] for i in sorted(part)]) for part in parts)
+    assert to_the_end.tokens > whole.tokens, "what prompts begin with is computed once per look"

@@ -21,6 +21,7 @@ from scripted_evaluator import (
 from unspoiled.config import parse_recipe
 from unspoiled.errors import SearchError
 from unspoiled.objective import Constrained, WeightedSum
+from unspoiled.pipeline._summary import summarise
 from unspoiled.search import (
     Evaluation,
     GradientRequest,
@@ -258,6 +259,20 @@ def test_the_best_keeps_the_limits_first_and_equals_keep_their_order(url: str) -
     trials = study(url).run(listed(4), InProcess(Told(*found)))
     goal = Constrained({"safety": 0.5})
     assert [trial.number for trial in best_trials(trials, goal, 3)] == [2, 3, 1]
+
+
+def test_a_recipe_tried_twice_takes_one_finalists_place(url: str) -> None:
+    again = Listed.of_genomes([[0.1, 0.5], [0.1, 0.5], [0.2, 0.5], [0.1, 0.5]])
+    trials = study(url).run(again, InProcess(Told(evaluation(1.0), evaluation(1.0), evaluation(2.0), evaluation(1.0))))
+    assert [trial.number for trial in best_trials(trials, J, 2)] == [0, 2]
+
+
+def test_racing_saves_what_scoring_all_rows_in_every_trial_would_have_taken_more(url: str) -> None:
+    """Four trials of 300 tokens, one stopped after 60; two races to the end cost 20 more: 1 − 1000/1200 is saved."""
+    half = evaluation(3.0, stopped=True, rows=(0, 2), cross_entropies=(3.0, 0.1), tokens=60)
+    found = (evaluation(1.0), half, evaluation(2.0, tokens=320), evaluation(2.0, tokens=320))
+    trials = study(url).run(listed(4), InProcess(Told(*found)))
+    assert summarise("listed", trials, {"search": J, "selection": J}).saved == pytest.approx(1 - 1000 / 1200)
 
 
 def test_optuna_reads_the_study_as_its_own(url: str) -> None:

@@ -59,28 +59,32 @@ class LiveEvaluator:
         merged = time.perf_counter()
         data = self._rows[proposal.split]
         gradient: tuple[float, ...] | None = None
+        batches: Sequence[Sequence[int]]
         rows = tuple(range(len(data.rows))) if proposal.rows is None else proposal.rows
         losses: Losses
         if proposal.gradient is not None:
             values, gradient = self._backward(backend, data, rows, proposal.gradient)
             losses = data.losses(values, rows)
             passes = 4 if self._checkpoint else 3
+            batches = [rows]
         elif proposal.rival is not None:
-            rows, values, losses = self._race(backend, data, proposal.rival)
+            batches, values, losses = self._race(backend, data, proposal.rival)
+            rows = tuple(sorted(index for batch in batches for index in batch))
             passes = 1
         else:
             values = _scored(backend, data, rows)
             losses = data.losses(values, rows)
-            passes = 1
+            passes, batches = 1, [rows]
+        scored = time.perf_counter()
         return Evaluation(
             losses=losses,
             rows=rows,
             cross_entropies=tuple(values),
             stopped=proposal.rival is not None and len(rows) < len(data.rows),
             gradient=gradient,
-            tokens=passes * backend.tokens([data.exchanges[i] for i in rows]),
+            tokens=passes * sum(backend.tokens([data.exchanges[i] for i in batch]) for batch in batches),
             merge_seconds=merged - begun,
-            loss_seconds=time.perf_counter() - merged,
+            loss_seconds=scored - merged,
         )
 
     def _backward(
@@ -95,31 +99,33 @@ class LiveEvaluator:
 
     def _race(
         self, backend: TransformersBackend, data: LossRows, rival: Rival
-    ) -> tuple[tuple[int, ...], list[float], Losses]:
+    ) -> tuple[list[list[int]], list[float], Losses]:
         """Score growing subsets of the rows until the trial is surely worse than its rival, or all are scored.
+
+        Returns the rows that each look added, all rows' cross-entropies in the order of the rows, and the losses.
 
         The subsets are the same for all trials. A stopped trial's losses are the rival's plus the mean difference on
         the rows that both were scored on, which varies less than either.
         """
         assert self._goal is not None, "a race needs a goal"
         done: dict[int, float] = {}
+        batches: list[list[int]] = []
         theirs = data.losses(rival.cross_entropies)
         for share in RUNGS:
             wanted = [index for index in data.nested(share) if index not in done]
             done |= dict(zip(wanted, _scored(backend, data, wanted), strict=True))
+            batches.append(wanted)
             if len(done) == len(data.rows):
                 break
             gaps = {index: value - rival.cross_entropies[index] for index, value in done.items()}
             low = {term: _lowest(data, term, theirs.term(term), gaps) for term in data.terms}
             if self._goal.is_surely_worse(low, rival.score):
-                rows = tuple(sorted(done))
                 estimated = [rival.cross_entropies[i] for i in range(len(data.rows))]
                 shift = {term: _mean_gap(data, term, gaps) for term in data.terms}
                 estimated = [value + shift[row.set] for value, row in zip(estimated, data.rows, strict=True)]
-                return rows, [done[i] for i in rows], data.losses(estimated)
-        rows = tuple(sorted(done))
-        values = [done[i] for i in rows]
-        return rows, values, data.losses(values)
+                return batches, [done[i] for i in sorted(done)], data.losses(estimated)
+        values = [done[i] for i in sorted(done)]
+        return batches, values, data.losses(values)
 
 
 def _scored(backend: TransformersBackend, data: LossRows, rows: Sequence[int]) -> list[float]:
