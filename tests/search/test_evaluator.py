@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from tiny import Bunch
 from unspoiled.checkpoints import ModelRef, open_model
 from unspoiled.data import Row, Split
-from unspoiled.inference import Exchange, LiveBunch, Prompt
+from unspoiled.inference import Exchange, LiveBunch, Prompt, TransformersBackend
 from unspoiled.merging import Models
 from unspoiled.objective import Constrained, Losses, LossRows, WeightedSum
 from unspoiled.search import (
@@ -229,3 +230,29 @@ def test_a_race_costs_what_its_looks_compute_anew(bunch: Bunch, live: LiveBunch)
     exchanges = DATA["search"].exchanges
     assert to_the_end.tokens == sum(backend.tokens([exchanges[i] for i in sorted(part)]) for part in parts)
     assert to_the_end.tokens > whole.tokens, "what prompts begin with is computed once per look"
+
+
+def test_a_gradient_that_does_not_fit_is_found_once_more_without_keeping_activations(
+    bunch: Bunch, live: LiveBunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = space_of(bunch, live)
+    wanted = proposal(space, genome_of(space, 2), gradient=GradientRequest(space, GOAL.weights))
+    expected = LiveEvaluator(live, DATA, GOAL, checkpoint=True).evaluate(wanted)
+    assert expected is not None
+    whole = TransformersBackend.backward
+    tried = []
+
+    def small(self: TransformersBackend, *given: Any, checkpoint: bool) -> Any:
+        tried.append(checkpoint)
+        found = whole(self, *given, checkpoint=checkpoint)  # gradients are there when memory runs out
+        if not checkpoint:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(TransformersBackend, "backward", small)
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    for _ in range(2):
+        found = evaluator.evaluate(wanted)
+        assert found is not None
+        assert (found.gradient, found.tokens) == (expected.gradient, expected.tokens)
+    assert tried == [False, True, True]

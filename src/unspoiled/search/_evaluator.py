@@ -27,7 +27,8 @@ class LiveEvaluator:
         bunch: The models in memory.
         rows: The rows of each split.
         goal: What races go by.
-        checkpoint: Keep no activations for backward passes: slower, for less memory.
+        checkpoint: Keep no activations for backward passes: slower, for less memory. Turned on by itself once memory
+            runs out without.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class LiveEvaluator:
         rows = tuple(range(len(data.rows))) if proposal.rows is None else proposal.rows
         losses: Losses
         if proposal.gradient is not None:
-            values, gradient = self._backward(backend, data, rows, proposal.gradient)
+            values, gradient = self._backward_that_fits(backend, data, rows, proposal.gradient)
             losses = data.losses(values, rows)
             passes = 4 if self._checkpoint else 3
             batches = [rows]
@@ -86,6 +87,21 @@ class LiveEvaluator:
             merge_seconds=merged - begun,
             loss_seconds=scored - merged,
         )
+
+    def _backward_that_fits(
+        self, backend: TransformersBackend, data: LossRows, rows: Sequence[int], request: GradientRequest
+    ) -> tuple[list[float], tuple[float, ...]]:
+        if self._checkpoint:
+            return self._backward(backend, data, rows, request)
+        try:
+            return self._backward(backend, data, rows, request)
+        except torch.OutOfMemoryError:
+            self._checkpoint = True  # what was recorded so far is gone with its context
+        try:
+            return self._backward(backend, data, rows, request)
+        except ValueError as error:  # of a model that has no layers to checkpoint
+            self._checkpoint = False
+            raise torch.OutOfMemoryError(str(error)) from error
 
     def _backward(
         self, backend: TransformersBackend, data: LossRows, rows: Sequence[int], request: GradientRequest
