@@ -100,7 +100,7 @@ def shown(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return _parsed(url).render_as_string(hide_password=True)
+        return str(_parsed(url).render_as_string(hide_password=True))
     except ArgumentError:
         return repr(re.sub(r"//[^/]*@", "//***@", url))
 
