@@ -182,7 +182,7 @@ def pick(finalists: Sequence[Finalist], safest: Answered, objective: ObjectiveCo
 
 
 def warning_of(winner: Finalist, safest: Answered, objective: ObjectiveConfig) -> str | None:
-    """Return what to say of a winner that breaks the limits in its answers or losses; None if there is nothing to say."""
+    """Return what to say of a winner that breaks the limits in its answers or losses, else None."""
     rates, losses = broken_by(winner.answered, safest), winner.score.violation
     if objective.kind != "constrained" or (rates <= 0 and losses <= 0):
         return None
