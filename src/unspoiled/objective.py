@@ -165,11 +165,12 @@ class LossRows:
         for term in self.terms:
             own = [index for index, row in enumerate(self.rows) if row.set == term]
             take = min(size, len(own))
-            for place in range(step * take, (step + 1) * take):
-                round_, position = divmod(place, len(own))
+            first, last = step * take, (step + 1) * take - 1
+            for round_ in range(first // len(own), last // len(own) + 1):
                 order = list(own)
                 random.Random(f"{seed}:{term}:{round_}").shuffle(order)
-                chosen.append(order[position])
+                begin = round_ * len(own)
+                chosen += order[max(0, first - begin) : last + 1 - begin]
         return tuple(sorted(set(chosen)))
 
 

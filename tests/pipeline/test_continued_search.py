@@ -54,6 +54,17 @@ def test_a_continued_search_adds_trials_and_a_later_run_keeps_them(copied: Finis
     assert not nothing_to_do(whole, "report"), "it shows the search"
 
 
+def test_a_continued_search_that_can_add_nothing_says_why(copied: FinishedRun) -> None:
+    more = unspoiled("search", copied.config, "--continue", "1")
+    assert more.code == 0, more.err
+    assert "evolve added nothing: it makes whole generations, of 9 trials" in more.err
+    until_patience_is_lost = unspoiled("search", copied.config, "--continue", "300")
+    assert until_patience_is_lost.code == 0, until_patience_is_lost.err
+    again = unspoiled("search", copied.config, "--continue", "9")
+    assert "gradient added nothing: it had ended, as 4 checks in a row" in again.err
+    assert "evolve added nothing" not in again.err
+
+
 def test_a_changed_objective_is_refused_with_the_difference(copied: FinishedRun) -> None:
     (copied.directory / "run.json").write_text(
         (copied.directory / "run.json").read_text().replace('"safety_tolerance": 0.05', '"safety_tolerance": 0.5')

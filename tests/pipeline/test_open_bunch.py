@@ -128,3 +128,8 @@ def test_an_output_that_can_not_be_is_refused(trained: TrainedBunch, tmp_path: P
     done = unspoiled("generate", config_in(tmp_path, trained.config), "--set", f"output={path}")
     assert done.code == 6
     assert "taken.txt" in done.err
+
+
+def test_a_study_in_no_database_is_refused_before_any_work(trained: TrainedBunch, tmp_path: Path) -> None:
+    message = refused(tmp_path, trained.config, "runtime.storage=nosql://me:secret@db/search")
+    assert "nosql://me:***@db/search is no URL of a database" in message

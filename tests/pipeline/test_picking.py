@@ -20,6 +20,7 @@ from unspoiled.pipeline._finalists import (
     broken_by,
     chosen_prompts,
     pick,
+    warning_of,
 )
 
 N = 50
@@ -146,3 +147,16 @@ def test_invalid_responses_are_neither_refusals_nor_right() -> None:
     assert found.over_refusal is not None
     assert (found.over_refusal.rate, found.invalid) == (0.0, 2)
     assert found.agreement["math"].rate == 0.5
+
+
+def test_a_winner_that_breaks_the_limits_is_not_passed_off_as_one_that_keeps_them() -> None:
+    refuses_less = finalist("evolve", answered(30, 5))
+    warning = warning_of(refuses_less, SAFEST, CONSTRAINED)
+    assert warning is not None
+    assert "its rates by 35 points" in warning, "98% less a standard error of 3%, less 60%"
+    assert "losses" not in warning
+    by_losses = warning_of(finalist("gradient", answered(49, 5), violation=0.25), SAFEST, CONSTRAINED)
+    assert by_losses is not None
+    assert "its losses by 0.250 nats per token" in by_losses
+    assert warning_of(finalist("gradient", answered(49, 5)), SAFEST, CONSTRAINED) is None
+    assert warning_of(refuses_less, SAFEST, WEIGHTED) is None, "nothing is limited"

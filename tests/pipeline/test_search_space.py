@@ -28,6 +28,11 @@ def opened(trained: TrainedBunch, directory: Path, *overrides: str) -> Bunch:
         ("{method: fisher}", "needs statistics of every expert's data (fisher)"),
         ("{parameters: {wight: [0, 1]}}", "no parameter 'wight'"),
         ("{method: ties, parameters: {weight: [0, 1], density: [0, 2]}, strategies: [evolve]}", "density"),
+        (
+            "{method: della, parameters: {weight: [0, 1], density: [0.1, 0.8]}, strategies: [evolve]}",
+            "search.parameters.density reaches 0.1, where no merge can be made: della: density 0.1 ± epsilon 0.15",
+        ),
+        ("{method: della, fixed: {density: 0.9}}", "density 0.9 ± epsilon 0.15 leaves the range"),
         ("{method: ties, fixed: {density: 3}}", "is 3.0: it must lie between 0.0 and 1.0"),
     ],
 )

@@ -16,7 +16,7 @@ from scripted_evaluator import Bowl, Wander, study
 
 from unspoiled.search import Evaluation, InProcess, Proposal
 
-TRIALS = 40
+TRIALS = 150
 
 
 class Lasting(Bowl):

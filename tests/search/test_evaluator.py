@@ -1,6 +1,8 @@
 """Trying proposals on a live model: losses, gradients of genomes, and races that never stop the best."""
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from tiny import Bunch
 from unspoiled.checkpoints import ModelRef, open_model
 from unspoiled.data import Row, Split
-from unspoiled.inference import Exchange, LiveBunch, Prompt
+from unspoiled.inference import Exchange, LiveBunch, Prompt, TransformersBackend
 from unspoiled.merging import Models
 from unspoiled.objective import Constrained, Losses, LossRows, WeightedSum
 from unspoiled.search import (
@@ -21,6 +23,7 @@ from unspoiled.search import (
     SearchSpace,
     module_kinds,
 )
+from unspoiled.search._evaluator import _sure
 
 WORDS = ["bread", "water", "salt", "yeast", "42", "7", "help", "harm", "people", "flour", "wait", "mix"]
 
@@ -166,6 +169,13 @@ def test_a_race_stops_what_is_hopeless_and_never_the_best(
     assert stopped > 0 or isinstance(goal, Constrained)
 
 
+def test_few_rows_need_a_clearer_difference_than_many() -> None:
+    """Student's t has heavier tails than the normal distribution: tables of its 99.865% quantile."""
+    assert _sure(3) == pytest.approx(9.22, rel=0.08)
+    assert _sure(9) == pytest.approx(4.09, rel=0.01)
+    assert _sure(100) == pytest.approx(3.08, rel=0.005)
+
+
 def test_a_stopped_trials_losses_are_the_rivals_plus_the_mean_difference(bunch: Bunch, live: LiveBunch) -> None:
     space = space_of(bunch, live)
     evaluator = LiveEvaluator(live, DATA, GOAL)
@@ -196,3 +206,53 @@ def test_a_proposal_that_does_not_fit_or_is_not_finite_has_failed(
         patched.setattr(LossRows, "losses", lambda *_: nan)
         assert evaluator.evaluate(wanted) is None
     assert evaluator.evaluate(wanted) is not None
+
+
+def test_a_proposal_that_its_method_refuses_to_merge_has_failed_and_the_search_goes_on(
+    bunch: Bunch, live: LiveBunch
+) -> None:
+    space = space_of(bunch, live, "linear")  # divides by the sum of the weights
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    assert evaluator.evaluate(proposal(space, [0.0] * space.size)) is None
+    assert evaluator.evaluate(proposal(space, genome_of(space, 1))) is not None
+
+
+def test_a_race_costs_what_its_looks_compute_anew(bunch: Bunch, live: LiveBunch) -> None:
+    space = space_of(bunch, live)
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    whole = evaluator.evaluate(proposal(space, genome_of(space, 1)))
+    assert whole is not None
+    to_the_end = raced(evaluator, space, genome_of(space, 1), Rival(whole.cross_entropies, GOAL.score(whole.losses)))
+    assert not to_the_end.stopped
+    looks = [set(DATA["search"].nested(share)) for share in (0.125, 0.25, 0.5, 1.0)]
+    parts = [looks[0], *(late - early for early, late in itertools.pairwise(looks))]
+    backend = live.take_recipe(space.recipe(genome_of(space, 1)))
+    exchanges = DATA["search"].exchanges
+    assert to_the_end.tokens == sum(backend.tokens([exchanges[i] for i in sorted(part)]) for part in parts)
+    assert to_the_end.tokens > whole.tokens, "what prompts begin with is computed once per look"
+
+
+def test_a_gradient_that_does_not_fit_is_found_once_more_without_keeping_activations(
+    bunch: Bunch, live: LiveBunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = space_of(bunch, live)
+    wanted = proposal(space, genome_of(space, 2), gradient=GradientRequest(space, GOAL.weights))
+    expected = LiveEvaluator(live, DATA, GOAL, checkpoint=True).evaluate(wanted)
+    assert expected is not None
+    whole = TransformersBackend.backward
+    tried = []
+
+    def small(self: TransformersBackend, *given: Any, checkpoint: bool) -> Any:
+        tried.append(checkpoint)
+        found = whole(self, *given, checkpoint=checkpoint)  # gradients are there when memory runs out
+        if not checkpoint:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(TransformersBackend, "backward", small)
+    evaluator = LiveEvaluator(live, DATA, GOAL)
+    for _ in range(2):
+        found = evaluator.evaluate(wanted)
+        assert found is not None
+        assert (found.gradient, found.tokens) == (expected.gradient, expected.tokens)
+    assert tried == [False, True, True]

@@ -21,6 +21,7 @@ from scripted_evaluator import (
 from unspoiled.config import parse_recipe
 from unspoiled.errors import SearchError
 from unspoiled.objective import Constrained, WeightedSum
+from unspoiled.pipeline._summary import summarise
 from unspoiled.search import (
     Evaluation,
     GradientRequest,
@@ -181,8 +182,9 @@ def test_a_changed_objective_is_refused_with_the_difference(url: str) -> None:
         "  goal.alpha: 0.3 -> 1.0",
         '  data.D_benign: nothing -> "bb"',
         '  guard: "rules" -> nothing',
-        "Its trials don't compare with new ones. Go back to the recorded objective, start anew with --fresh, or give "
-        "this search a name of its own with --study.",
+        "Its trials don't compare with new ones. Go back to the recorded objective, give this search a name of its own "
+        "(--study NAME, or --set runtime.study=NAME in a database of your own), or start anew with --fresh, which "
+        "discards no database but the run directory's.",
     ]
     assert study(url, "other", guard="llama").trials == [], "another name in the same database"
 
@@ -259,6 +261,20 @@ def test_the_best_keeps_the_limits_first_and_equals_keep_their_order(url: str) -
     assert [trial.number for trial in best_trials(trials, goal, 3)] == [2, 3, 1]
 
 
+def test_a_recipe_tried_twice_takes_one_finalists_place(url: str) -> None:
+    again = Listed.of_genomes([[0.1, 0.5], [0.1, 0.5], [0.2, 0.5], [0.1, 0.5]])
+    trials = study(url).run(again, InProcess(Told(evaluation(1.0), evaluation(1.0), evaluation(2.0), evaluation(1.0))))
+    assert [trial.number for trial in best_trials(trials, J, 2)] == [0, 2]
+
+
+def test_racing_saves_what_scoring_all_rows_in_every_trial_would_have_taken_more(url: str) -> None:
+    """Four trials of 300 tokens, one stopped after 60; two races to the end cost 20 more: 1 − 1000/1200 is saved."""
+    half = evaluation(3.0, stopped=True, rows=(0, 2), cross_entropies=(3.0, 0.1), tokens=60)
+    found = (evaluation(1.0), half, evaluation(2.0, tokens=320), evaluation(2.0, tokens=320))
+    trials = study(url).run(listed(4), InProcess(Told(*found)))
+    assert summarise("listed", trials, {"search": J, "selection": J}).saved == pytest.approx(1 - 1000 / 1200)
+
+
 def test_optuna_reads_the_study_as_its_own(url: str) -> None:
     trials = study(url).run(Wander(6), InProcess(Bowl()))
     stored = optuna.load_study(study_name="unspoiled", storage=url)
@@ -323,9 +339,10 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("postgresql+nodriver://me:secret@db/search", "can't be read or written"),
+        ("postgresql+nodriver://me:secret@db/search", "is no URL of a database"),
         ("mysql+pymysql://me:secret@db/search", "`pip install pymysql`"),
-        ("study.db", "can't be read or written"),
+        ("postgresql://me:secret@db:port/search", "is no URL of a database"),
+        ("study.db", "is no URL of a database"),
     ],
 )
 def test_a_storage_that_can_not_be_opened_is_named_without_its_password(wrong: str, message: str) -> None:

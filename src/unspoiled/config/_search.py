@@ -56,25 +56,27 @@ class SearchConfig(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     """What the strategies look for."""
     trials: Annotated[int, Field(ge=1)] = 100
-    """Trials each of `random`, `evolve` and `pareto`."""
+    """Trials each of `random`, `evolve` and `pareto`; of `evolve` as many whole generations as fit, at least one."""
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
     """Initial step of `evolve`, σ₀, of a parameter whose range is 1.5 wide; of others in proportion."""
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often `evolve` starts again when it has converged, each time with a larger population."""
     race: bool = True
-    """Stop hopeless trials of `evolve` on a part of the rows."""
+    """Stop trials of `evolve` on a part of the rows once they are surely no use; they can't be finalists."""
     steps: Annotated[int, Field(ge=1)] = 60
-    """Steps of `gradient`."""
+    """Steps of `gradient`, rounded up to a multiple of 5; `sweep` takes one point per 10 of them, and one more."""
     batch: Annotated[int, Field(ge=1)] = 8
-    """Rows of each set per step of `gradient`."""
+    """Rows of each set per step of `gradient` and `sweep`, and per worker: all workers' rows make one step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.05
-    """Step size of `gradient`, in the coefficients' unit."""
+    """About how far the first steps of `gradient` and `sweep` move a coefficient whose range is 1.5 wide; others in
+    proportion, and later steps less."""
     prior: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    """How strongly `gradient` is pulled to its start, so that few rows don't overfit many coefficients."""
+    """How strongly `gradient` and `sweep` are pulled to their start, so that few rows don't overfit many
+    coefficients: nats per token at a distance of 1 of all of them."""
     patience: Annotated[int, Field(ge=1)] = 4
-    """Checks on the selection split without a better merge after which `gradient` ends."""
+    """After how many checks on the selection split (one in 5 steps) without a better merge `gradient` ends."""
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """T of `cocktail`'s softmax(−loss / T)."""
+    """T of `cocktail`'s softmax(−loss / T); its weights are where `evolve`, `gradient` and `sweep` start, too."""
     finalists: Annotated[int, Field(ge=1)] = 3
     """How many of each strategy's best trials write answers on the selection split, where the winner is picked."""
     seed: Annotated[int, Field(ge=0)] = 0

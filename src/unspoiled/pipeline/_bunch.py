@@ -28,7 +28,7 @@ from unspoiled.guards import Guard, RefusalRules
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
 from unspoiled.pipeline._space import require_mergeable, space_of
-from unspoiled.search import SearchSpace
+from unspoiled.search import SearchSpace, require_storage
 
 BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
 _NO_ARCHITECTURE = frozenset(
@@ -171,6 +171,8 @@ def open_bunch(config: RunConfig) -> Bunch:
     tests = _read_tests(config, problems)
     _attempt(problems, lambda: taxonomy_of(config))
     _attempt(problems, lambda: _require_device(config.runtime.device))
+    if (storage := config.runtime.storage) is not None:
+        _attempt(problems, lambda: require_storage(storage))
     experts = {name: sources[name] for name in config.bunch.experts if name in sources}
     problems += _repeated(experts)
     report: PreflightReport | None = None

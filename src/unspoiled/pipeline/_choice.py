@@ -13,7 +13,7 @@ from unspoiled.files import write_atomic, write_json_atomic
 from unspoiled.inference import Generator
 from unspoiled.objective import Goal, Losses, LossRows
 from unspoiled.pipeline._bunch import Bunch
-from unspoiled.pipeline._finalists import Answered, Finalist, answer, broken_by, chosen_prompts, pick
+from unspoiled.pipeline._finalists import Answered, Finalist, answer, broken_by, chosen_prompts, pick, warning_of
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.search import LiveEvaluator, Parents, Proposal, Study, Trial, best_trials
 
@@ -112,6 +112,8 @@ def choose(
             "search.parameters narrower ranges, or check the experts with `unspoiled check`."
         )
     winner = pick(contenders, reference, config.objective)
+    if (warning := warning_of(winner, reference, config.objective)) is not None:
+        watcher.note(warning)
     for name, finalist in chosen.items():
         write_atomic(directory / "search" / f"{name}.yaml", recipes[finalist.trial].to_yaml())
     write_atomic(directory / "recipe.yaml", recipes[winner.trial].to_yaml())

@@ -181,6 +181,19 @@ def pick(finalists: Sequence[Finalist], safest: Answered, objective: ObjectiveCo
     return min(finalists, key=lambda finalist: rank(finalist, safest, objective))
 
 
+def warning_of(winner: Finalist, safest: Answered, objective: ObjectiveConfig) -> str | None:
+    """Return what to say of a winner that breaks the limits in its answers or losses, else None."""
+    rates, losses = broken_by(winner.answered, safest), winner.score.violation
+    if objective.kind != "constrained" or (rates <= 0 and losses <= 0):
+        return None
+    broken = [f"its rates by {100 * rates:.0f} points"] if rates > 0 else []
+    broken += [f"its losses by {losses:.3f} nats per token"] if losses > 0 else []
+    return (
+        f"warning: the winner, of {winner.strategy}, breaks the limits on the selection split, {' and '.join(broken)}: "
+        "go on with --continue, or search a finer granularity or wider ranges"
+    )
+
+
 def _standard_error(rate: Rate) -> float:
     """Return the standard error of a share, with two prompts of each outcome added (Agresti and Coull, 1998).
 

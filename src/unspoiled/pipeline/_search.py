@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from unspoiled.pipeline._choice import Choice, choose
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._executors import Executors
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.pipeline._strategies import Circumstances, Plan, make_strategy
+from unspoiled.pipeline._strategies import Circumstances, Plan, make_strategy, why_nothing_was_added
 from unspoiled.pipeline._summary import StrategySummary, summarise
 from unspoiled.search import Parents, Range, SearchSpace, Study, Trial, sqlite_url
 
@@ -78,7 +79,7 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     known = Plan.read(plan_path)
     plan = known or Plan.begun(config, runtime.workers)
     if more:
-        plan = plan.raised(trials, more)
+        plan = plan.raised(trials, more, data["search"], config)
     if plan != known:
         plan.write(plan_path)
     names = [UNIFORM, *config.strategies]
@@ -112,7 +113,11 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
 
             inputs = [*identity, plan.budgets.get(name), plan.shards]
             worked |= run.step(f"search:{name}", inputs, outputs, run_strategy)
-        trials = study.trials
+        before, trials = Counter(trial.strategy for trial in trials), study.trials
+        after = Counter(trial.strategy for trial in trials)
+        for name in plan.budgets if more else ():
+            if after[name] == before[name]:
+                watcher.note(why_nothing_was_added(name, given))
         worked |= run.step(
             "search:selection",
             [run.digest(f"search:{name}") for name in [PARENTS, *names]],

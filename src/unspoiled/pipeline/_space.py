@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from unspoiled.checkpoints import ModelSource
@@ -67,10 +68,28 @@ def kinds_of(
 def require_mergeable(space: SearchSpace, models: Models) -> None:
     """Check that the space's recipes can be merged from these models.
 
+    What a method refuses of its coefficients together (DELLA's density ± epsilon) shows when the smallest tensor is
+    merged at the start and, but for the weights, at the ends of the ranges: before any work, not in some trial.
+
     Raises:
         ConfigError: A value under `search.fixed` is out of range, or something else of the recipe doesn't fit.
     """
-    MergePlan(space.recipe(space.start), models)
+    _merge_smallest(MergePlan(space.recipe(space.start), models))
+    for name, range_ in space.ranges.items():
+        for end in (range_.low, range_.high) if name != "weight" else ():
+            try:
+                _merge_smallest(MergePlan(space.recipe(space.same({name: end})), models))
+            except ConfigError as error:
+                raise ConfigError(
+                    f"search.parameters.{name} reaches {end:g}, where no merge can be made: {error} Or give {name} a "
+                    "narrower range."
+                ) from error
+
+
+def _merge_smallest(plan: MergePlan) -> None:
+    merged = [tensor for tensor in plan.tensors.values() if not tensor.copied]
+    if merged:
+        min(merged, key=lambda tensor: math.prod(tensor.shape)).merged()
 
 
 def _roles(

@@ -25,6 +25,8 @@ from unspoiled.search import (
     Sweep,
     Trial,
     cocktail_start,
+    population_size,
+    steps_begun,
     uniform,
 )
 
@@ -64,8 +66,14 @@ class Plan:
         """Write it, all or nothing."""
         write_json_atomic(path, asdict(self))
 
-    def raised(self, trials: Sequence[Trial], more: int) -> Plan:
+    def raised(self, trials: Sequence[Trial], more: int, rows: LossRows, config: SearchConfig) -> Plan:
         """Return the plan with every budget `more` trials or steps above what the study has, and none lowered.
+
+        Args:
+            trials: The study's.
+            more: How many to add.
+            rows: The rows of the search split, whose number limits the minibatches of a step.
+            config: The search section.
 
         Raises:
             SearchError: No strategy of the study takes a budget.
@@ -78,13 +86,14 @@ class Plan:
         raised = dict(self.budgets)
         for name, budget in self.budgets.items():
             added = -(-more // _STEPS_PER_POINT) if name == "sweep" else more
-            raised[name] = max(budget, self._spent(name, trials) + added)
+            raised[name] = max(budget, self._spent(name, trials, rows, config) + added)
         return Plan(raised, self.shards)
 
-    def _spent(self, name: str, trials: Sequence[Trial]) -> int:
+    def _spent(self, name: str, trials: Sequence[Trial], rows: LossRows, config: SearchConfig) -> int:
         own = [trial for trial in trials if trial.strategy == name]
         if name == "gradient":
-            return sum(trial.gradient_weights is not None for trial in own) // self.shards
+            gradients = sum(trial.gradient_weights is not None for trial in own)
+            return steps_begun(rows, gradients, config.batch, self.shards, seed=config.seed)
         return sum(trial.candidate for trial in own) if name == "sweep" else len(own)
 
 
@@ -113,6 +122,23 @@ class Circumstances:
     goal: Goal
     selection_goal: Goal
     plan: Plan
+
+
+def why_nothing_was_added(name: str, given: Circumstances) -> str:
+    """Return why a strategy that was granted more has made no trial of it."""
+    config = given.config
+    match name:
+        case "evolve":
+            least = population_size(given.space.size)
+            larger = " (twice as many after each restart)" if config.restarts else ""
+            return f"evolve added nothing: it makes whole generations, of {least} trials{larger}; continue by that many"
+        case "gradient":
+            return (
+                f"gradient added nothing: it had ended, as {config.patience} checks in a row found nothing better "
+                "(search.patience) or three steps in a row failed"
+            )
+        case _:
+            return f"{name} added nothing: it had ended"
 
 
 def make_strategy(name: str, given: Circumstances) -> Strategy:

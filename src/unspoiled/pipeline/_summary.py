@@ -80,9 +80,8 @@ def _volume(found: Sequence[Losses], parents: Sequence[Losses | None]) -> float 
 
 def _saved(own: Sequence[Trial], trials: Sequence[Trial], tokens: int) -> float | None:
     """Return 1 − (the tokens spent) / (those that scoring all rows in every trial would have taken)."""
-    stopped = [t.evaluation for t in own if t.evaluation is not None and t.evaluation.stopped]
+    scored = [t.evaluation for t in own if t.evaluation is not None]
     whole = [t.evaluation.tokens for t in trials if t.evaluation is not None and t.whole and t.split == "search"]
-    if not stopped or not whole:
+    if not whole or not any(evaluation.stopped for evaluation in scored):
         return None
-    left = sum(max(whole) - evaluation.tokens for evaluation in stopped)
-    return left / (tokens + left)
+    return 1 - tokens / (min(whole) * len(scored))  # a race that comes to its end costs more than scoring at once

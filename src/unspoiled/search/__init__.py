@@ -1,10 +1,11 @@
 """Searching the coefficients of a merge: the space, the strategies, and the study that records them."""
 
+from unspoiled.search._descent import steps_begun
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._executor import InProcess
 from unspoiled.search._ray import RayWorkers
 from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
-from unspoiled.search._storage import sqlite_url
+from unspoiled.search._storage import require_storage, sqlite_url
 from unspoiled.search._strategy import Evaluation, Evaluator, Executor, GradientRequest, Proposal, Rival, Strategy
 from unspoiled.search._study import Study
 from unspoiled.search._trial import Trial, best_trials
@@ -52,7 +53,9 @@ __all__ = [
     "hypervolume",
     "module_kinds",
     "population_size",
+    "require_storage",
     "sqlite_url",
+    "steps_begun",
     "tensor_kinds",
     "uniform",
 ]

@@ -134,6 +134,23 @@ def shard_rows(data: LossRows, step: int, batch: int, shards: int, *, seed: int)
     return [tuple(sorted(i for own in by_set.values() for i in own[k::count])) for k in range(count)]
 
 
+def steps_begun(data: LossRows, gradients: int, batch: int, shards: int, *, seed: int) -> int:
+    """Return in how many steps a descent asks for so many gradients: a step has fewer shards than `shards` at times.
+
+    Args:
+        data: The rows of the search split.
+        gradients: How many were asked for; a step that isn't whole counts.
+        batch: As for `shard_rows`.
+        shards: As for `shard_rows`.
+        seed: As for `shard_rows`.
+    """
+    step = 0
+    while gradients > 0:
+        gradients -= 1 if shards == 1 else len(shard_rows(data, step, batch, shards, seed=seed))
+        step += 1
+    return step
+
+
 def gradient_proposal(
     space: SearchSpace, genome: Sequence[float], number: int, rows: tuple[int, ...], weights: Mapping[Term, float]
 ) -> Proposal:

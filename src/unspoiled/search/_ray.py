@@ -88,6 +88,7 @@ class RayWorkers:
 
     def submit(self, proposal: Proposal) -> None:
         """Give a proposal to an idle worker, or to the first that will be."""
+        self._lost.pop(proposal.number, None)  # another strategy's of the same number may have cost some
         self._queue.append(proposal)
         self._assign()
 

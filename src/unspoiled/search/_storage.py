@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,16 @@ from typing import Any
 from unspoiled.errors import SearchError
 
 _BUSY_SECONDS = 60.0  # how long a write waits for the dashboard, which reads the same file
+
+
+def require_storage(url: str) -> None:
+    """Check that a URL can be one of a study's database, without connecting to it.
+
+    Raises:
+        SearchError: It can't, or the database's driver is not installed.
+    """
+    with storage_errors(url):
+        _parsed(url).get_dialect().import_dbapi()
 
 
 def open_storage(url: str) -> Any:
@@ -24,10 +35,10 @@ def open_storage(url: str) -> Any:
     """
     import optuna
     from sqlalchemy import event
-    from sqlalchemy.engine import make_url
 
+    require_storage(url)
     with storage_errors(url):
-        is_file = make_url(url).get_backend_name() == "sqlite"
+        is_file = _parsed(url).get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": _BUSY_SECONDS}} if is_file else {"pool_pre_ping": True}
         storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
     if is_file:
@@ -49,14 +60,19 @@ def _write_ahead(connection: Any, _: object) -> None:
 def storage_errors(url: str) -> Iterator[None]:
     """Say in our words that the database can't be read or written."""
     import optuna
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
     try:
         yield
     except ImportError as error:
         raise SearchError(
             f"the driver of {shown(url)} is not installed ({error.__cause__ or error}). Install it: "
-            "`pip install psycopg2-binary` for PostgreSQL, `pip install pymysql` for mysql+pymysql."
+            "`pip install 'psycopg[binary]'` for postgresql+psycopg, `pip install pymysql` for mysql+pymysql."
+        ) from error
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SearchError(
+            f"{shown(url)} is no URL of a database ({error}). Write it as sqlite:///PATH, "
+            "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE or mysql+pymysql://USER:PASSWORD@HOST:PORT/DATABASE."
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
@@ -81,13 +97,23 @@ def storage_errors(url: str) -> Iterator[None]:
 
 def shown(url: str) -> str:
     """Return a storage URL without its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return repr(url)
+        return str(_parsed(url).render_as_string(hide_password=True))
+    except ArgumentError:
+        return repr(re.sub(r"//[^/]*@", "//***@", url))
+
+
+def _parsed(url: str) -> Any:
+    """Return SQLAlchemy's form of a URL; whatever it can't read is an `ArgumentError`."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url)
+    except ValueError as error:  # of a port that is no number
+        raise ArgumentError(str(error)) from error
 
 
 def sqlite_url(path: Path) -> str:

@@ -100,7 +100,7 @@ class Evaluator(Protocol):
     """A worker's live model: tries one proposal at a time."""
 
     def evaluate(self, proposal: Proposal) -> Evaluation | None:
-        """Return what came of a proposal; None if memory ran out or a loss isn't finite."""
+        """Return what came of a proposal; None if it can't be merged, memory ran out or a loss isn't finite."""
         ...
 
 

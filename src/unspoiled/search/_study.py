@@ -220,8 +220,9 @@ class Study:
             changes = "\n".join(f"  {line}" for line in _differences(recorded or {}, objective))
             raise SearchError(
                 f"the study {self.name!r} in {shown(self._url)} was begun with another objective (recorded -> now):\n"
-                f"{changes}\nIts trials don't compare with new ones. Go back to the recorded objective, start anew "
-                "with --fresh, or give this search a name of its own with --study."
+                f"{changes}\nIts trials don't compare with new ones. Go back to the recorded objective, give this "
+                "search a name of its own (--study NAME, or --set runtime.study=NAME in a database of your own), or "
+                "start anew with --fresh, which discards no database but the run directory's."
             )
 
     def _claim(self) -> None:

@@ -90,7 +90,7 @@ class Trial:
 
 
 def best_trials(trials: Sequence[Trial], goal: Goal, count: int) -> list[Trial]:
-    """Return the best candidates by a goal, best first; equal ones in their order.
+    """Return the best candidates by a goal, best first; equal ones in their order, of one recipe the first alone.
 
     Only trials count whose losses are on all rows of their split: those that a race stopped, and those of
     minibatches, don't compare.
@@ -109,7 +109,11 @@ def best_trials(trials: Sequence[Trial], goal: Goal, count: int) -> list[Trial]:
             "no trial of the search can be chosen: no recipe gave a finite loss on all rows. Give the parameters "
             "under search.parameters narrower ranges, or check the experts with `unspoiled check`."
         )
-    return sorted(finished, key=lambda trial: goal.score(_losses(trial)))[:count]
+    best: list[Trial] = []
+    for trial in sorted(finished, key=lambda trial: goal.score(_losses(trial))):
+        if len(best) < count and not any(trial.recipe == other.recipe for other in best):
+            best.append(trial)
+    return best
 
 
 def asked_attributes(trial: Trial) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Evolve:
 
     @property
     def ended(self) -> bool:
-        """Whether the next generation would be more than `trials`, or no run is left after the last has converged."""
+        """Whether the next generation would be more than `trials`; a run that has converged goes on till then."""
         end = self._first + len(self._generation)
         if self._asked < end:  # a generation that wouldn't fit isn't begun, but for the first
             return 0 < self._first == self._asked and end > self._trials
