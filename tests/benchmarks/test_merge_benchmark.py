@@ -66,7 +66,7 @@ def test_the_sizes_are_those_of_the_models_they_are_named_for() -> None:
     from random_bunch import SIZES
 
     counts = {size: sum(prod(shape) for shape in of.tensors().values()) for size, of in SIZES.items()}
-    assert counts == {"135m": 134_515_008, "1.1b": 1_100_048_384}  # SmolLM2-135M, TinyLlama-1.1B
+    assert counts == {"135m": 134_515_008, "1.1b": 1_100_048_384, "8b": 8_030_261_248}
 
 
 def test_a_row_is_judged_by_its_best_times_and_largest_memory() -> None:

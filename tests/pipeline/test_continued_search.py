@@ -54,6 +54,20 @@ def test_a_continued_search_adds_trials_and_a_later_run_keeps_them(copied: Finis
     assert not nothing_to_do(whole, "report"), "it shows the search"
 
 
+def test_typing_it_again_after_a_kill_finishes_what_was_asked_for(copied: FinishedRun) -> None:
+    plan = copied.directory / "search" / "plan.json"
+    before = count(copied.directory)
+    assert unspoiled("search", copied.config, "--continue", "9").code == 0
+    after = count(copied.directory)
+    assert json.loads(plan.read_text())["granted"] == 0
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"granted": 9}))  # as a killed one leaves it
+    again = unspoiled("search", copied.config, "--continue", "9")
+    assert again.code == 0, again.err
+    assert count(copied.directory) == after > before
+    assert unspoiled("search", copied.config, "--continue", "9").code == 0
+    assert count(copied.directory) > after, "the next one is another wish"
+
+
 def test_a_continued_search_that_can_add_nothing_says_why(copied: FinishedRun) -> None:
     more = unspoiled("search", copied.config, "--continue", "1")
     assert more.code == 0, more.err
@@ -67,11 +81,11 @@ def test_a_continued_search_that_can_add_nothing_says_why(copied: FinishedRun) -
 
 def test_a_changed_objective_is_refused_with_the_difference(copied: FinishedRun) -> None:
     (copied.directory / "run.json").write_text(
-        (copied.directory / "run.json").read_text().replace('"safety_tolerance": 0.05', '"safety_tolerance": 0.5')
+        (copied.directory / "run.json").read_text().replace('"safety_tolerance": 0.0', '"safety_tolerance": 0.5')
     )  # as if the run had begun so, and its study otherwise
     done = unspoiled("search", copied.config, "--set", "search.objective.safety_tolerance=0.5", "--continue", "9")
     assert done.code == 8, done.err
-    assert "objective.safety_tolerance: 0.05 -> 0.5" in done.err
+    assert "objective.safety_tolerance: 0.0 -> 0.5" in done.err
     assert "--study" in done.err
 
 
@@ -98,8 +112,9 @@ def test_only_what_has_a_budget_can_go_on(trained: TrainedBunch, tmp_path: Path)
 def test_a_worker_opens_the_bunch_by_itself(finished_run: FinishedRun) -> None:
     folder = finished_run.directory / "data"
     files = ("safety.jsonl", "expert-colours.jsonl", "expert-sounds.jsonl", "benign.jsonl")
-    data = LossRows.of_split([row for name in files for row in read_rows(folder / name)], "search")
+    rows = [row for name in files for row in read_rows(folder / name)]
     config = pickle.loads(pickle.dumps(read_run_config(finished_run.config)))  # as it travels to a worker
+    data = LossRows.of_split(rows, "search", refusal_tokens=config.search.objective.refusal_tokens)
     evaluator = open_evaluator(config, {"search": data}, WeightedSum(1.0))
     found = evaluator.evaluate(Proposal(0, read_recipe(finished_run.directory / "search" / "uniform.yaml"), {}))
     assert found is not None

@@ -78,7 +78,7 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     plan_path = folder / ("plan.json" if place == [None, "unspoiled"] else f"plan-{hash_value(place)[:8]}.json")
     known = Plan.read(plan_path)
     plan = known or Plan.begun(config, runtime.workers)
-    if more:
+    if more and plan.granted != more:
         plan = plan.raised(trials, more, data["search"], config)
     if plan != known:
         plan.write(plan_path)
@@ -124,6 +124,8 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
             [folder / "finalists.json", run.path / "recipe.yaml", folder / f"{UNIFORM}.yaml"],
             lambda: choose(bunch, run.path, names, study, parents, safest, data["selection"], goals, watcher),
         )
+    if plan.granted:
+        plan.ended().write(plan_path)
     if not worked:
         watcher.kept("search")
     return _read(folder, names, trials, goals, safest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,13 @@ class Plan:
         budgets: Trials (of `gradient` steps, of `sweep` points) of every strategy that takes a budget.
         shards: Minibatches per step of a descent, as many as the study had workers when it began: the steps of a
             search that is continued by more workers, or by fewer, stay what they were.
+        granted: What `--continue` was asked for by the search that is under way; 0 once it has ended. The same command
+            typed again after Ctrl-C then finishes that search, and adds nothing on top.
     """
 
     budgets: dict[str, int]
     shards: int
+    granted: int = 0
 
     @classmethod
     def begun(cls, config: SearchConfig, workers: int) -> Plan:
@@ -87,7 +90,11 @@ class Plan:
         for name, budget in self.budgets.items():
             added = -(-more // _STEPS_PER_POINT) if name == "sweep" else more
             raised[name] = max(budget, self._spent(name, trials, rows, config) + added)
-        return Plan(raised, self.shards)
+        return Plan(raised, self.shards, granted=more)
+
+    def ended(self) -> Plan:
+        """Return the plan of a search that has ended: what is granted next comes on top."""
+        return replace(self, granted=0)
 
     def _spent(self, name: str, trials: Sequence[Trial], rows: LossRows, config: SearchConfig) -> int:
         own = [trial for trial in trials if trial.strategy == name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -151,4 +152,5 @@ class Multipliers:
         return goal.limits[term] * (1 - self._margin)
 
     def _urgency(self, broken: float, goal: Constrained, term: Term) -> float:
-        return min(1.0, max(-1.0, broken / (_SCALE * goal.limits[term])))
+        scale = _SCALE * goal.limits[term]  # 0 for a perfect expert and no tolerance: any excess is large beside it
+        return min(1.0, max(-1.0, broken / scale)) if scale else math.copysign(float(broken != 0.0), broken)
