@@ -64,8 +64,7 @@ from worker_simulation import (
 )
 
 GOAL = WeightedSum(alpha=1.0, beta=1.0)
-SEEDED = ("gradient", "evolve", "random")
-STRATEGIES = ("grid", "cocktail", *SEEDED)
+RUNS = ("grid=1", "cocktail=1", "gradient=3", "evolve=3", "random=3")
 
 
 class Recipes:
@@ -157,7 +156,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run's directory, for its data")
     parser.add_argument("config", type=Path, help="that run's config")
     parser.add_argument("--at", type=Path, required=True, help="where the studies are kept")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", nargs="+", default=RUNS, help="STRATEGY=SEEDS; evolve and gradient at least once")
     parser.add_argument("--trials", type=int, default=100, help="trials of random and evolve")
     parser.add_argument("--steps", type=int, default=40, help="steps of gradient")
     parser.add_argument("--simulate", action="store_true")
@@ -168,11 +167,8 @@ def main() -> None:
     rows = _limited(arguments.run / "data", arguments.most)
     arguments.at.mkdir(parents=True, exist_ok=True)
     bench = Bench(bunch, rows, arguments.at, arguments.trials, arguments.steps)
-    runs = {
-        (name, seed): bench.run(name, seed)
-        for name in STRATEGIES
-        for seed in range(arguments.seeds if name in SEEDED else 1)
-    }
+    wanted = [entry.partition("=") for entry in arguments.runs]
+    runs = {(name, seed): bench.run(name, seed) for name, _, seeds in wanted for seed in range(int(seeds))}
     scalings = _simulate(bench, runs)
     for title, table in scalings.items():
         _print_scaling(title, table)
