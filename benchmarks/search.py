@@ -246,7 +246,7 @@ def _simulate(bench: Bench, runs: Mapping[tuple[str, int], Sequence[Trial]]) -> 
         f"evolve, {many} weights, its own population": scale_generations(
             full, population=population_size(many), generations=5, seed=0
         ),
-        f"evolve, {few} weights, population = workers, to 1% of the first value": scale_population(
+        f"evolve, {few} weights, population = workers, to 1% of the start's value": scale_population(
             full, coefficients=few, target=0.01, seed=0
         ),
         f"gradient, {many} weights, minibatches of {rows} rows in shards": scale_gradient(

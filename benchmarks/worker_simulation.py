@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unspoiled.objective import Losses, WeightedSum
-from unspoiled.search import Evaluation, Evolve, Range, SearchSpace, population_size
+from unspoiled.search import Evaluation, Evolve, Range, SearchSpace, even_weights, population_size
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -60,12 +59,12 @@ def scale_population(times: Sequence[TrialTime], *, coefficients: int, target: f
     """Return how `evolve` scales when its population grows with the workers, to the same objective.
 
     A larger population needs fewer generations, yet more trials. How many is counted on a convex quadratic of as many
-    coefficients (condition number 100, start and step as in a search), until J is `target` times its first value.
+    coefficients (condition number 100, start and step as in a search), until J is `target` times what it starts at.
 
     Args:
         times: Measured trials.
         coefficients: The genome's length.
-        target: Share of the first generation's best value to reach, in (0, 1).
+        target: Share of the value at the start to reach, in (0, 1).
         seed: Of the search and the draws.
     """
     found = []
@@ -150,22 +149,22 @@ def _generations_to(coefficients: int, workers: int, target: float, seed: int) -
     strategy = Evolve(
         space, WeightedSum(1.0), trials=10**6, seed=seed, population=max(workers, population_size(coefficients))
     )
-    first = math.inf
+
+    def value_of(genome: Sequence[float]) -> float:
+        return sum(s * (g - m) ** 2 for s, g, m in zip(slopes, genome, minimum, strict=True)) / sum(slopes)
+
+    wanted = target * value_of(even_weights(space))
     for generation in range(1, 10_000):
         values = []
         for _ in range(strategy.population):
             proposal = strategy.ask()
             assert proposal is not None
-            genome = list(proposal.coefficients.values())
-            value = sum(s * (g - m) ** 2 for s, g, m in zip(slopes, genome, minimum, strict=True)) / sum(slopes)
-            values.append((proposal, value))
+            values.append((proposal, value_of(list(proposal.coefficients.values()))))
         for proposal, value in values:
             strategy.tell(proposal, _evaluation(value))
-        best = min(value for _, value in values)
-        first = min(first, best) if generation == 1 else first
-        if best <= target * first:
+        if min(value for _, value in values) <= wanted:
             return strategy.population, generation
-    raise RuntimeError(f"no {target:g} of the first value in 10,000 generations of {strategy.population}")
+    raise RuntimeError(f"no {target:g} of the start's value in 10,000 generations of {strategy.population}")
 
 
 def _evaluation(value: float) -> Evaluation:
