@@ -151,7 +151,7 @@ def _generations_to(coefficients: int, workers: int, target: float, seed: int) -
     )
 
     def value_of(genome: Sequence[float]) -> float:
-        return sum(s * (g - m) ** 2 for s, g, m in zip(slopes, genome, minimum, strict=True)) / sum(slopes)
+        return math.fsum(s * (g - m) ** 2 for s, g, m in zip(slopes, genome, minimum, strict=True)) / math.fsum(slopes)
 
     wanted = target * value_of(even_weights(space))
     for generation in range(1, 10_000):
