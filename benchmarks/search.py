@@ -177,6 +177,7 @@ def main() -> None:
     curves = [_curve(name, seed, trials) for (name, seed), trials in runs.items()]
     tests = {key: _tested(bench, key, _chosen(bench, trials)) for key, trials in runs.items()}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}, torch {torch.__version__}"
+    machine += f"; at most {arguments.most} rows of every set and split"
     page = write_page(curves, tests, scalings, machine, Path("docs/benchmarks") if arguments.write else arguments.at)
     print(page.read_text(encoding="utf-8"))
 
