@@ -22,6 +22,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -32,15 +33,15 @@ from unspoiled.config import Recipe, read_run_config
 from unspoiled.data import Row, Split, read_rows
 from unspoiled.evaluate import measure, scores
 from unspoiled.objective import TERMS, Losses, LossRows, WeightedSum
-from unspoiled.pipeline import Bunch, open_bunch
+from unspoiled.pipeline import Bunch, kinds_of, open_bunch
 from unspoiled.search import (
     Cocktail,
-    Evaluation,
     Evolve,
     Gradient,
     Granularity,
     Grid,
     InProcess,
+    Listed,
     LiveEvaluator,
     Parents,
     Proposal,
@@ -52,7 +53,6 @@ from unspoiled.search import (
     cocktail_weights,
     population_size,
     sqlite_url,
-    tensor_kinds,
 )
 from worker_simulation import (
     Scaling,
@@ -67,27 +67,6 @@ GOAL = WeightedSum(alpha=1.0, beta=1.0)
 RUNS = ("grid=1", "cocktail=1", "gradient=3", "evolve=3", "random=3")
 
 
-class Recipes:
-    """Scores given recipes on the search split, for the record: what they cost is nobody's."""
-
-    name = "probe"
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._left = [Proposal(i, trial.recipe, trial.coefficients, candidate=False) for i, trial in enumerate(trials)]
-
-    @property
-    def ended(self) -> bool:
-        """Whether all have been proposed."""
-        return not self._left
-
-    def ask(self) -> Proposal | None:
-        """Return the next one."""
-        return self._left.pop(0) if self._left else None
-
-    def tell(self, proposal: Proposal, evaluation: Evaluation | None) -> None:
-        """Learn nothing."""
-
-
 @dataclass(frozen=True)
 class Bench:
     """What all runs share."""
@@ -98,19 +77,15 @@ class Bench:
     trials: int
     steps: int
 
-    @property
+    @cached_property
     def splits(self) -> dict[Split, LossRows]:
         """The rows of both splits."""
         return {split: LossRows.of_split(self.rows, split) for split in get_args(Split)}
 
     def space(self, granularity: Granularity) -> SearchSpace:
         """Return the bunch's space with other coefficients."""
-        changed = [name for name in self.bunch.base.tensors if self._moves(name)]
-        return replace(self.bunch.space, granularity=granularity, kinds=tensor_kinds(changed))
-
-    def _moves(self, tensor: str) -> bool:
-        experts = self.bunch.experts.values()
-        return any(e.directory != self.bunch.base.directory or e.delta(tensor) is not None for e in experts)
+        kinds = kinds_of(granularity, self.bunch.base, self.bunch.experts)
+        return replace(self.bunch.space, granularity=granularity, kinds=kinds)
 
     def study(self, name: str) -> Study:
         return Study(
@@ -127,7 +102,8 @@ class Bench:
         trials = study.run(self._strategy(name, seed), executor)
         probed = [trial for trial in trials if trial.candidate and trial.split == "selection"]
         if probed:  # gradient looks at the selection split: its curve is drawn on the search split like the others'
-            study.run(Recipes(probed), executor)
+            again = [Proposal(i, t.recipe, t.coefficients, candidate=False) for i, t in enumerate(probed)]
+            study.run(Listed("probe", again), executor)
         print(f"{name}, seed {seed}: {len(trials)} trials", flush=True)
         return [trial for trial in study.trials if trial.strategy != "parents"]
 

@@ -18,6 +18,7 @@ from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.pipeline._report import report, stage_seconds
 from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
 from unspoiled.pipeline._search import SearchResult, search
+from unspoiled.pipeline._space import kinds_of
 
 __all__ = [
     "STAGES",
@@ -30,6 +31,7 @@ __all__ = [
     "Watcher",
     "evaluate",
     "generate",
+    "kinds_of",
     "open_bunch",
     "open_run",
     "report",

@@ -3,6 +3,7 @@
 from unspoiled.search._descent import steps_begun
 from unspoiled.search._evaluator import LiveEvaluator
 from unspoiled.search._executor import InProcess
+from unspoiled.search._listed import Listed
 from unspoiled.search._ray import RayWorkers
 from unspoiled.search._space import EMBEDDINGS, Granularity, Range, SearchSpace, block_label, module_kinds, tensor_kinds
 from unspoiled.search._storage import require_storage, sqlite_url
@@ -30,6 +31,7 @@ __all__ = [
     "Granularity",
     "Grid",
     "InProcess",
+    "Listed",
     "LiveEvaluator",
     "Parents",
     "Pareto",
