@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from unspoiled.data import Question
-from unspoiled.inference import Progress, Prompt, Sample, silent
+from unspoiled.inference import OnSample, Prompt, Sample, ignored
 
 Reply = Callable[[Prompt, int], str]
 
@@ -23,12 +23,16 @@ class Scripted:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
-        progress: Progress = silent,
+        streams: Sequence[int] | None = None,
+        on_sample: OnSample = ignored,
     ) -> list[Sample]:
         self.calls.append((len(prompts), temperature, seed))
         texts = [self._reply(prompt, len(self.asked) + i) for i, prompt in enumerate(prompts)]
         self.asked += prompts
-        return [answer(text) for text in texts]
+        samples = [answer(text) for text in texts]
+        for i, sample in enumerate(samples):
+            on_sample(i, sample)
+        return samples
 
 
 def answer(text: str, *, finished: bool = True) -> Sample:

@@ -7,7 +7,7 @@ from scripted import answer, question
 
 from unspoiled.data import Question, Row, benign_rows, expert_rows, safety_rows
 from unspoiled.guards import RefusalRules, Verdict
-from unspoiled.inference import Sample
+from unspoiled.inference import Progress, Sample, silent
 
 REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Sure, here is how it is done in three steps."
 QUESTIONS = [question(f"Unsafe question number {i}?") for i in range(600)]
@@ -64,14 +64,14 @@ def test_a_refusal_that_was_cut_off_or_loops_is_no_target() -> None:
 
 def test_the_guard_judges_the_answer_to_its_own_question() -> None:
     class Recorder:
-        name = "recorder"
+        name = fingerprint = "recorder"
 
         def __init__(self) -> None:
             self.pairs: list[tuple[str, str]] = []
 
-        def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
             self.pairs += pairs
-            return [Verdict("safe", True, None, True, "") for _ in pairs]
+            return [Verdict("safe", None, (), True, None, True, "", self.name) for _ in pairs]
 
     guard = Recorder()
     answers = {"a": [answer("a0"), answer("a1")], "b": [answer("b0"), answer("b1")]}

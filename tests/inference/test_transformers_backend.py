@@ -16,6 +16,7 @@ from unspoiled.inference import (
     ResponseScore,
     Sample,
     TransformersBackend,
+    counted,
     load_chat_template,
     load_model,
     mean_cross_entropy,
@@ -271,7 +272,8 @@ def test_generation_backs_off_when_memory_runs_out(model: Any, chat: ChatTemplat
     memory["rows"] = 2
     backend = TransformersBackend(model, chat, batch_size=16)
     done: list[tuple[int, int]] = []
-    samples = backend.generate(PROMPTS, max_new_tokens=5, temperature=1.0, progress=lambda *counts: done.append(counts))
+    report = counted(lambda *counts: done.append(counts), len(PROMPTS))
+    samples = backend.generate(PROMPTS, max_new_tokens=5, temperature=1.0, on_sample=report)
     assert samples == expected
     assert backend.batch_size <= 2, "the size that fits is remembered"
     assert done[-1] == (len(PROMPTS), len(PROMPTS))

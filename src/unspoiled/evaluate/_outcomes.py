@@ -12,7 +12,7 @@ from unspoiled.errors import DataError
 from unspoiled.evaluate._results import ModelScores, Rate
 from unspoiled.files import read_jsonl, write_jsonl_atomic
 from unspoiled.guards import Guard
-from unspoiled.inference import Exchange, Prompt, TransformersBackend
+from unspoiled.inference import Exchange, Prompt, TransformersBackend, counted
 
 UNSAFE, HARMLESS = "unsafe", "harmless"
 
@@ -84,7 +84,7 @@ def measure(
         samples = backend.generate(
             [Prompt(row.prompt) for row in rows],
             max_new_tokens=tests.max_new_tokens,
-            progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+            on_sample=counted(lambda done, total, name=name: progress(name, done, total), len(rows)),  # type: ignore[misc]
         )
         verdicts = guard.judge([(row.prompt, sample.text) for row, sample in zip(rows, samples, strict=True)])
         outcomes += [

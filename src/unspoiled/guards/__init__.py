@@ -1,7 +1,17 @@
 """Judges of (prompt, response) pairs, behind one `Guard` protocol."""
 
-from unspoiled.guards._protocol import Guard, Verdict
+from unspoiled.guards._protocol import Guard, Label, Reading, Verdict, verdict_of
 from unspoiled.guards._validity import Defect, find_defect
 from unspoiled.guards.refusal import RefusalRules, find_refusal
 
-__all__ = ["Defect", "Guard", "RefusalRules", "Verdict", "find_defect", "find_refusal"]
+__all__ = [
+    "Defect",
+    "Guard",
+    "Label",
+    "Reading",
+    "RefusalRules",
+    "Verdict",
+    "find_defect",
+    "find_refusal",
+    "verdict_of",
+]

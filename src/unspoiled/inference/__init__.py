@@ -3,13 +3,18 @@
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference._protocols import (
+    Completer,
+    Completion,
     Exchange,
     Generator,
+    OnSample,
     Progress,
     Prompt,
     ResponseScore,
     Sample,
     Scorer,
+    counted,
+    ignored,
     silent,
 )
 from unspoiled.inference._statistics import (
@@ -25,9 +30,12 @@ from unspoiled.inference.transformers import TransformersBackend, mean_cross_ent
 
 __all__ = [
     "ChatTemplate",
+    "Completer",
+    "Completion",
     "Exchange",
     "Generator",
     "LiveBunch",
+    "OnSample",
     "Progress",
     "Prompt",
     "ResponseScore",
@@ -38,6 +46,8 @@ __all__ = [
     "collect_fisher",
     "collect_importance",
     "collect_input_grams",
+    "counted",
+    "ignored",
     "load_chat_template",
     "load_model",
     "mean_cross_entropy",

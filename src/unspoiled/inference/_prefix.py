@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class SharedPrefix:
             return
         ids = torch.tensor([list(prompts[0][: self.length])], device=model.device)
         self._cache = new_cache(model)
-        model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=ids, use_cache=True, logits_to_keep=1, **cache_argument(model, self._cache))
 
     def cache(self, rows: int) -> Any:
         """Return a cache for `rows` sequences that holds the prefix; an empty one where nothing is shared."""
@@ -52,6 +53,12 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     while length < limit and first[length] == last[length]:
         length += 1
     return length
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """Return a cache by the name that the model's forward gives it, which differs between versions of transformers."""
+    names = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def new_cache(model: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -66,6 +67,20 @@ class ResponseScore:
         return -self.log_likelihood / self.tokens
 
 
+OnSample = Callable[[int, Sample], None]
+"""Called with (the prompt's position, its sample) as samples finish, in the order of finishing."""
+
+
+def ignored(position: int, sample: Sample) -> None:
+    """Do nothing with a finished sample."""
+
+
+def counted(progress: Progress, total: int) -> OnSample:
+    """Return what reports finished samples as progress: (samples finished, `total`)."""
+    done = itertools.count(1)
+    return lambda position, sample: progress(next(done), total)
+
+
 class Generator(Protocol):
     """Writes responses."""
 
@@ -76,7 +91,8 @@ class Generator(Protocol):
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
-        progress: Progress = silent,
+        streams: Sequence[int] | None = None,
+        on_sample: OnSample = ignored,
     ) -> list[Sample]:
         """Return one sample per prompt, in the prompts' order.
 
@@ -84,8 +100,41 @@ class Generator(Protocol):
             prompts: What to answer.
             max_new_tokens: Longest response, in tokens.
             temperature: 0 is greedy; otherwise the softmax temperature of plain sampling.
-            seed: Each prompt draws from its own stream of (seed, position), whatever the batching.
-            progress: Called as samples finish.
+            seed: Each prompt draws from its own random stream of (seed, stream), whatever the batching.
+            streams: One non-negative number per prompt. Default: the positions 0, 1, ... Who asks again for a part of
+                the prompts gives the positions that they had.
+            on_sample: Called as samples finish.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Tokens that a model wrote after given tokens.
+
+    Args:
+        tokens: The ids written, the stop token that ended them included.
+        finished: Whether a stop token ended them, and not the limit.
+        watched: For each place of `tokens`, the log-probabilities (nats) there of the tokens that were watched.
+    """
+
+    tokens: tuple[int, ...]
+    finished: bool
+    watched: tuple[tuple[float, ...], ...] = ()
+
+
+class Completer(Protocol):
+    """Continues token ids: what a guard needs, whose format is not a chat template's."""
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, watch: Sequence[int] = ()
+    ) -> list[Completion]:
+        """Return the greedy continuation of each prompt, in order.
+
+        Args:
+            prompts: Token ids, each at least one.
+            max_new_tokens: Longest continuation, in tokens.
+            watch: Token ids whose log-probability is wanted at every place written.
         """
         ...
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from unspoiled.inference._batch import Encoded
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._loss import ResponseLoss
-from unspoiled.inference._prefix import SharedPrefix
-from unspoiled.inference._protocols import Exchange, Progress, Prompt, ResponseScore, Sample, silent
+from unspoiled.inference._prefix import SharedPrefix, cache_argument
+from unspoiled.inference._protocols import Exchange, OnSample, Prompt, ResponseScore, Sample, ignored
 
 
 class TransformersBackend:
@@ -41,19 +41,21 @@ class TransformersBackend:
         max_new_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
-        progress: Progress = silent,
+        streams: Sequence[int] | None = None,
+        on_sample: OnSample = ignored,
     ) -> list[Sample]:
         """Return one sample per prompt, in order; see `Generator.generate`."""
         ids = [self.template.prompt_ids(prompt) for prompt in prompts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         prefix = SharedPrefix(self.model, ids)
+        numbers = range(len(ids)) if streams is None else streams
         samples: dict[int, Sample] = {}
         while order:
             rows = order[: self.batch_size]
-            streams = [torch.Generator().manual_seed(_stream_seed(seed, row)) for row in rows]
+            draws = [torch.Generator().manual_seed(_stream_seed(seed, numbers[row])) for row in rows]
             try:
                 batch = [ids[row] for row in rows]
-                written = self._generate_batch(batch, max_new_tokens, temperature, streams, prefix)
+                written = self._generate_batch(batch, max_new_tokens, temperature, draws, prefix)
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -63,8 +65,8 @@ class TransformersBackend:
                 finished = tokens[-1] in self._stop
                 text = self.template.decode(tokens[:-1] if finished else tokens)
                 samples[row] = Sample(text.strip(), len(tokens), finished)
+                on_sample(row, samples[row])
             order = order[len(rows) :]
-            progress(len(samples), len(prompts))
         return [samples[i] for i in range(len(prompts))]
 
     def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
@@ -132,9 +134,9 @@ class TransformersBackend:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **cache_argument(self.model, cache),
             )
             chosen = _choose(output.logits[:, -1].float(), temperature, [streams[i] for i in active])
             for row, token in zip(active, chosen.tolist(), strict=True):

@@ -25,7 +25,7 @@ from unspoiled.data import (
 )
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
-from unspoiled.inference import Prompt, Sample, TransformersBackend
+from unspoiled.inference import Prompt, Sample, TransformersBackend, counted
 from unspoiled.pipeline._bunch import BASE, BENIGN_QUESTIONER, QUESTIONER, Bunch, taxonomy_of
 from unspoiled.pipeline._directory import Counts, RunDirectory
 from unspoiled.pipeline._progress import Watcher
@@ -254,7 +254,7 @@ class _Generation:
             samples = backend.generate(
                 [Prompt(question.text) for question in questions],
                 max_new_tokens=self._config.max_new_tokens,
-                progress=self._progress(f"{name} answers {group}"),
+                on_sample=counted(self._progress(f"{name} answers {group}"), len(questions)),
             )
             rows = [{"prompt": q.text, **asdict(sample)} for q, sample in zip(questions, samples, strict=True)]
             write_jsonl_atomic(path, rows)
