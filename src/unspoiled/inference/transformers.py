@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ from unspoiled.inference._batch import Encoded
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._loss import ResponseLoss
 from unspoiled.inference._prefix import SharedPrefix, cache_argument
-from unspoiled.inference._protocols import Exchange, OnSample, Prompt, ResponseScore, Sample, ignored
+from unspoiled.inference._protocols import Completion, Exchange, OnSample, Prompt, ResponseScore, Sample, ignored
 
 
 class TransformersBackend:
-    """A causal language model that writes and scores in batches; a `Generator` and a `Scorer`.
+    """A causal language model that writes and scores in batches; a `Generator`, a `Completer` and a `Scorer`.
 
     Args:
         model: A transformers causal language model, in evaluation mode.
@@ -46,28 +46,27 @@ class TransformersBackend:
     ) -> list[Sample]:
         """Return one sample per prompt, in order; see `Generator.generate`."""
         ids = [self.template.prompt_ids(prompt) for prompt in prompts]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        prefix = SharedPrefix(self.model, ids)
         numbers = range(len(ids)) if streams is None else streams
         samples: dict[int, Sample] = {}
-        while order:
-            rows = order[: self.batch_size]
-            draws = [torch.Generator().manual_seed(_stream_seed(seed, numbers[row])) for row in rows]
-            try:
-                batch = [ids[row] for row in rows]
-                written = self._generate_batch(batch, max_new_tokens, temperature, draws, prefix)
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-                self.batch_size = max(1, len(rows) // 2)
-                continue
-            for row, tokens in zip(rows, written, strict=True):
-                finished = tokens[-1] in self._stop
-                text = self.template.decode(tokens[:-1] if finished else tokens)
-                samples[row] = Sample(text.strip(), len(tokens), finished)
-                on_sample(row, samples[row])
-            order = order[len(rows) :]
+        draws = [_stream_seed(seed, number) for number in numbers]
+        for row, written in self._write(ids, max_new_tokens, temperature=temperature, seeds=draws):
+            tokens = list(written.tokens)
+            text = self.template.decode(tokens[:-1] if written.finished else tokens)
+            samples[row] = Sample(text.strip(), len(tokens), written.finished)
+            on_sample(row, samples[row])
         return [samples[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, watch: Sequence[int] = ()
+    ) -> list[Completion]:
+        """Return the greedy continuation of each prompt, in order; see `Completer.complete`.
+
+        A continuation ends with the template's end of turn or a stop token of the model's generation config.
+        """
+        ids = [list(prompt) for prompt in prompts]
+        found = dict(self._write(ids, max_new_tokens, watch=watch))
+        return [found[i] for i in range(len(prompts))]
 
     def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
         """Return the log-likelihood of each exchange's response, in order.
@@ -108,6 +107,32 @@ class TransformersBackend:
         """Return how many tokens a forward pass over exchanges computes; those that sequences share count once."""
         return self._loss.tokens([self.template.encode(exchange) for exchange in exchanges])
 
+    def _write(
+        self,
+        ids: Sequence[list[int]],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        watch: Sequence[int] = (),
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (position, what was written after it), batch by batch."""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        prefix = SharedPrefix(self.model, ids)
+        while order:
+            rows = order[: self.batch_size]
+            draws = [torch.Generator().manual_seed(seeds[row] if seeds else 0) for row in rows]
+            try:
+                batch = [ids[row] for row in rows]
+                written = self._generate_batch(batch, max_new_tokens, temperature, draws, prefix, watch)
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size = max(1, len(rows) // 2)
+                continue
+            yield from zip(rows, written, strict=True)
+            order = order[len(rows) :]
+
     def _generate_batch(
         self,
         prompts: Sequence[list[int]],
@@ -115,7 +140,8 @@ class TransformersBackend:
         temperature: float,
         streams: list[torch.Generator],
         prefix: SharedPrefix,
-    ) -> list[list[int]]:
+        watch: Sequence[int],
+    ) -> list[Completion]:
         device = self.model.device
         width = max(map(len, prompts)) - prefix.length
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
@@ -128,6 +154,7 @@ class TransformersBackend:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
         cache = prefix.cache(len(prompts))
         written: list[list[int]] = [[] for _ in prompts]
+        watched: list[list[tuple[float, ...]]] = [[] for _ in prompts]
         active = list(range(len(prompts)))
         for _ in range(max_new_tokens):
             output = self.model(
@@ -138,7 +165,11 @@ class TransformersBackend:
                 logits_to_keep=1,
                 **cache_argument(self.model, cache),
             )
-            chosen = _choose(output.logits[:, -1].float(), temperature, [streams[i] for i in active])
+            logits = output.logits[:, -1].float()
+            if watch:
+                for row, values in zip(active, torch.log_softmax(logits, dim=-1)[:, list(watch)].tolist(), strict=True):
+                    watched[row].append(tuple(values))
+            chosen = _choose(logits, temperature, [streams[i] for i in active])
             for row, token in zip(active, chosen.tolist(), strict=True):
                 written[row].append(token)
             keep = [k for k, row in enumerate(active) if written[row][-1] not in self._stop]
@@ -152,7 +183,10 @@ class TransformersBackend:
                 cache.batch_select_indices(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 active = [active[k] for k in keep]
-        return written
+        return [
+            Completion(tuple(tokens), tokens[-1] in self._stop, tuple(values))
+            for tokens, values in zip(written, watched, strict=True)
+        ]
 
 
 def _choose(logits: Tensor, temperature: float, streams: list[torch.Generator]) -> Tensor:
