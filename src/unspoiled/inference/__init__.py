@@ -1,7 +1,8 @@
 """Models that write and score: the `Generator` and `Scorer` protocols and their backends."""
 
 from unspoiled.inference._chat import ChatTemplate
-from unspoiled.inference._load import load_chat_template, load_model
+from unspoiled.inference._contents import ContentTokenizer, mark
+from unspoiled.inference._load import load_chat_template, load_model, load_tokenizer
 from unspoiled.inference._protocols import (
     Completer,
     Completion,
@@ -32,6 +33,7 @@ __all__ = [
     "ChatTemplate",
     "Completer",
     "Completion",
+    "ContentTokenizer",
     "Exchange",
     "Generator",
     "LiveBunch",
@@ -50,6 +52,8 @@ __all__ = [
     "ignored",
     "load_chat_template",
     "load_model",
+    "load_tokenizer",
+    "mark",
     "mean_cross_entropy",
     "read_exchanges",
     "silent",
