@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
+from unspoiled.guards import Verdict
 
 Split = Literal["search", "selection"]
+SetName = Literal["safety", "expert", "benign"]
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,26 @@ class Row:
         prompt: The user's message.
         response: The target.
         asked_by: The model that wrote the prompt.
-        answered_by: The model that wrote the response.
+        answered_by: The model that wrote the response, or `templates`.
         split: `search` (coefficients move on it) or `selection` (finalists are compared on it).
+        asked_by_hash: A hash of the weights of the model that wrote the prompt; of a server's model, of its address.
+        answered_by_hash: The same of the model that wrote the response.
+        seed: What the sampling of the prompt and the draw of the response went by.
+        verdicts: What each guard said of the response.
     """
 
     id: str
-    set: Literal["safety", "expert", "benign"]
+    set: SetName
     group: str
     prompt: str
     response: str
     asked_by: str
     answered_by: str
     split: Split
+    asked_by_hash: str = ""
+    answered_by_hash: str = ""
+    seed: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,12 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Read rows that `write_rows` wrote."""
-    return [Row(**row) for row in read_jsonl(path)]
+    return [Row(**{**row, "verdicts": tuple(map(read_verdict, row["verdicts"]))}) for row in read_jsonl(path)]
+
+
+def read_verdict(plain: Mapping[str, Any]) -> Verdict:
+    """Return a verdict from its plain values, as JSON holds them."""
+    return Verdict(**{**plain, "categories": tuple(plain["categories"])})
 
 
 def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) -> list[TestPrompt]:
