@@ -9,44 +9,59 @@ from unspoiled.data._rows import (
     prompt_id,
     read_rows,
     read_test_prompts,
-    read_verdict,
     split_of,
     write_rows,
 )
-from unspoiled.data._templates import read_benign_examples, read_request, read_taxonomy
-from unspoiled.data.curate import PromptIndex, require_no_leak
+from unspoiled.data._tally import Tally
+from unspoiled.data._taxonomy import Category, read_taxonomy
+from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
+from unspoiled.data.agreement import agrees, is_correct
+from unspoiled.data.curation import Curated, Curator, Dropped, require_no_leak
+from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
+from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
     Asked,
+    Writer,
     ask_benign_questions,
     ask_domain_questions,
     ask_unsafe_questions,
 )
-from unspoiled.data.targets import Yields, benign_rows, curate_questions, expert_rows, safety_rows
+from unspoiled.data.targets import Answers, Drawing, benign_rows, expert_rows, safety_rows
 
 __all__ = [
+    "BORDERLINE",
+    "EVERYDAY",
     "EXAMPLES_PER_REQUEST",
+    "TEMPLATES",
+    "Answers",
     "Asked",
-    "PromptIndex",
+    "Category",
+    "Curated",
+    "Curator",
+    "Drawing",
+    "Dropped",
     "Question",
     "Row",
     "SetName",
     "Split",
+    "Tally",
+    "TemplateRefusals",
+    "Templates",
     "TestPrompt",
-    "Yields",
+    "Writer",
+    "agrees",
     "ask_benign_questions",
     "ask_domain_questions",
     "ask_unsafe_questions",
     "benign_rows",
-    "curate_questions",
     "expert_rows",
+    "is_correct",
     "prompt_id",
-    "read_benign_examples",
-    "read_request",
     "read_rows",
+    "read_task_questions",
     "read_taxonomy",
     "read_test_prompts",
-    "read_verdict",
     "require_no_leak",
     "safety_rows",
     "split_of",

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 
 from unspoiled.config import RunConfig, as_plain
 from unspoiled.evaluate import Results
-from unspoiled.pipeline._bunch import Bunch, open_bunch
+from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
 from unspoiled.pipeline._generate import generate
+from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.pipeline._report import report, search_rows
 from unspoiled.pipeline._search import search

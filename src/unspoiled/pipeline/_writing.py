@@ -1,0 +1,170 @@
+"""What models write for the data sets and what guards say of it, kept sample by sample in the run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from unspoiled.checkpoints import ModelSource
+from unspoiled.config import ConsistencyConfig
+from unspoiled.data import Asked, Curator, Question, SetName
+from unspoiled.files import hash_value, read_jsonl, write_jsonl_atomic
+from unspoiled.guards import KeptGuard, Verdict, read_verdict, require_parsed
+from unspoiled.inference import Generator, KeptGenerator, Prompt, Sample, counted
+from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._progress import Watcher
+
+
+class Writing:
+    """The questions, answers and verdicts of a run.
+
+    Below `data/`: `questions/` and what was dropped of them in `dropped/`, `answers/`, `verdicts/`; and in `replies/`,
+    every reply to a request for questions as it was written.
+    """
+
+    def __init__(self, bunch: Bunch, run: RunDirectory, watcher: Watcher) -> None:
+        self._bunch, self._run, self._watcher = bunch, run, watcher
+        self._config = bunch.config.generate
+        self._asked: list[Question] = []  # by all sets so far: what nearly repeats one of them is dropped
+        self._asked_by: list[str] = []  # the digests of the steps that asked them
+        self._folder = run.path / "data"
+        for name in ("questions", "dropped", "answers", "verdicts", "replies"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+
+    def curator(self, kind: SetName) -> Curator:
+        """Return what drops questions of a set that repeat those of the sets before, a test prompt or an example."""
+        shown = [text for texts in self._bunch.examples.values() for text in texts]
+        curator = Curator(self._bunch.test_prompts, shown=shown, languages=self._config.languages, kind=kind)
+        curator.remember(self._asked)
+        return curator
+
+    def questions(
+        self,
+        name: str,
+        inputs: Sequence[object],
+        identity: str,
+        open_model: Callable[[], Generator],
+        ask: Callable[[Generator], Asked],
+    ) -> tuple[bool, list[Question]]:
+        """Have a model write the questions of a data set; return whether there was anything to do, and the questions.
+
+        Args:
+            name: The data set's name.
+            inputs: What the questions depend on beside the model, the texts of requests, the seed, the earlier sets and
+                the test prompts.
+            identity: A hash of the model.
+            open_model: Returns the model; called when it has to write.
+            ask: Puts the requests to it.
+        """
+        step, path = f"questions:{name}", self._folder / "questions" / f"{name}.jsonl"
+        dropped = self._folder / "dropped" / f"{name}.jsonl"
+
+        def make() -> Mapping[str, object]:
+            asked = ask(KeptGenerator(open_model, self._folder / "replies" / f"{name}.jsonl", identity=identity))
+            write_jsonl_atomic(dropped, [asdict(question) for question in asked.dropped])
+            write_jsonl_atomic(path, [asdict(question) for question in asked.questions])
+            return asked.tally.plain()
+
+        common = [self._config.seed, self._config.languages, self._bunch.templates.fingerprint, self._asked_by]
+        tests = hash_value(self._bunch.test_prompts)
+        worked = self._run.step(step, [identity, *inputs, common, tests], [path, dropped], make)
+        questions = [Question(**row) for row in read_jsonl(path)]
+        self._asked += questions
+        self._asked_by.append(self._run.digest(step))
+        return worked, questions
+
+    def answers(
+        self, name: str, model: str, source: ModelSource, questions: Sequence[Question]
+    ) -> tuple[bool, list[Sample]]:
+        """Have a model answer the questions of a data set greedily."""
+        path = self._folder / "answers" / f"{name}+{model}.jsonl"  # "-" would make one name of a-b by c and a by b-c
+        inputs = [self._run.digest(f"questions:{name}"), source.fingerprint(), self._config.max_new_tokens]
+
+        def make(generator: Generator) -> list[Sample]:
+            return generator.generate(
+                [Prompt(question.text) for question in questions],
+                max_new_tokens=self._config.max_new_tokens,
+                on_sample=counted(self.progress(f"{model} answers {name}"), len(questions)),
+            )
+
+        return self._samples(f"answers:{name}:{model}", inputs, path, source, [q.text for q in questions], make)
+
+    def answers_again(
+        self, name: str, model: str, source: ModelSource, questions: Sequence[Question], how: ConsistencyConfig
+    ) -> tuple[bool, list[list[Sample]]]:
+        """Have a model answer the questions of a data set several times, sampled; return each question's answers."""
+        path = self._folder / "answers" / f"{name}+{model}+again.jsonl"
+        asked = [question.text for question in questions for _ in range(how.samples)]
+        inputs = [
+            self._run.digest(f"questions:{name}"), source.fingerprint(), self._config.max_new_tokens,
+            self._config.seed, how.samples, how.temperature,
+        ]  # fmt: skip
+
+        def make(generator: Generator) -> list[Sample]:
+            return generator.generate(
+                [Prompt(text) for text in asked],
+                max_new_tokens=self._config.max_new_tokens,
+                temperature=how.temperature,
+                seed=self._config.seed,
+                on_sample=counted(self.progress(f"{model} answers {name} again"), len(asked)),
+            )
+
+        worked, samples = self._samples(f"answers:{name}:{model}:again", inputs, path, source, asked, make)
+        return worked, [samples[i : i + how.samples] for i in range(0, len(samples), how.samples)]
+
+    def verdicts(
+        self, name: str, model: str, questions: Sequence[Question], samples: Sequence[Sample]
+    ) -> tuple[bool, list[Verdict]]:
+        """Have the guard judge a model's answers to the questions of a data set.
+
+        Raises:
+            DataError: More of its verdicts are unreadable than `generate.unparsed` allows.
+        """
+        path = self._folder / "verdicts" / f"{name}+{model}.jsonl"
+        guard = self._bunch.data_guard
+
+        def make() -> None:
+            log = _log_of(path)
+            verdicts = KeptGuard(guard, log).judge(
+                [(question.text, sample.text) for question, sample in zip(questions, samples, strict=True)],
+                progress=self.progress(f"{self._config.guard} judges {model}, {name}"),
+            )
+            require_parsed(verdicts, at_most=self._config.unparsed)
+            write_jsonl_atomic(path, [asdict(verdict) for verdict in verdicts])
+            log.unlink(missing_ok=True)
+
+        inputs = [self._run.digest(f"answers:{name}:{model}"), guard.fingerprint, self._config.unparsed]
+        worked = self._run.step(f"verdicts:{name}:{model}", inputs, [path], make)
+        return worked, [read_verdict(row) for row in read_jsonl(path)]
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """Return what tells the watcher how far a part of the stage is."""
+        return lambda done, total: self._watcher.advance(what, done, total)
+
+    def _samples(
+        self,
+        step: str,
+        inputs: Sequence[object],
+        path: Path,
+        source: ModelSource,
+        asked: Sequence[str],
+        make: Callable[[Generator], list[Sample]],
+    ) -> tuple[bool, list[Sample]]:
+        def write() -> None:
+            log = _log_of(path)
+            samples = make(
+                KeptGenerator(lambda: self._bunch.live.take_model(source), log, identity=source.fingerprint())
+            )
+            rows = [{"prompt": text, **asdict(sample)} for text, sample in zip(asked, samples, strict=True)]
+            write_jsonl_atomic(path, rows)
+            log.unlink(missing_ok=True)
+
+        worked = self._run.step(step, inputs, [path], write)
+        return worked, [Sample(row["text"], row["tokens"], row["finished"]) for row in read_jsonl(path)]
+
+
+def _log_of(path: Path) -> Path:
+    """Return where the samples or verdicts of a file are kept until it is whole."""
+    return path.with_name(f"{path.stem}.unfinished.jsonl")
