@@ -1,12 +1,14 @@
 """The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
 from unspoiled.data._rows import (
+    Examples,
     Question,
     Row,
     SetName,
     Split,
     TestPrompt,
     prompt_id,
+    read_examples,
     read_rows,
     read_test_prompts,
     split_of,
@@ -27,7 +29,7 @@ from unspoiled.data.questions import (
     ask_domain_questions,
     ask_unsafe_questions,
 )
-from unspoiled.data.targets import Answers, Drawing, benign_rows, expert_rows, safety_rows
+from unspoiled.data.targets import Answers, Drawing, benign_rows, expert_rows, safety_rows, shares_agreeing
 
 __all__ = [
     "BORDERLINE",
@@ -41,6 +43,7 @@ __all__ = [
     "Curator",
     "Drawing",
     "Dropped",
+    "Examples",
     "Question",
     "Row",
     "SetName",
@@ -58,12 +61,14 @@ __all__ = [
     "expert_rows",
     "is_correct",
     "prompt_id",
+    "read_examples",
     "read_rows",
     "read_task_questions",
     "read_taxonomy",
     "read_test_prompts",
     "require_no_leak",
     "safety_rows",
+    "shares_agreeing",
     "split_of",
     "write_rows",
 ]

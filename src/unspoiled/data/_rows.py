@@ -89,6 +89,20 @@ class TestPrompt:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Examples:
+    """In-context questions of a domain.
+
+    Args:
+        prompts: The questions.
+        choices: The possible answers, if all questions have the same; empty for free answers, also where the options
+            are part of each question's text.
+    """
+
+    prompts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+
 def prompt_id(prompt: str, group: str = "") -> str:
     """Return the first 16 hex digits of a hash of the group and the prompt."""
     return hashlib.sha256(f"{group}\0{prompt}".encode()).hexdigest()[:16]
@@ -128,6 +142,17 @@ def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) ->
     if limit is not None and limit < len(prompts):
         prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
     return prompts
+
+
+def read_examples(path: Path) -> Examples:
+    """Read in-context questions: JSON lines with `prompt`, and with `choices` if every answer is one of the same few.
+
+    Raises:
+        DataError: As for `read_test_prompts`.
+    """
+    rows = read_test_prompts(path, answers=False)
+    same = len({row.choices for row in rows}) == 1 and len(rows[0].choices) > 1
+    return Examples(tuple(row.prompt for row in rows), rows[0].choices if same else ())
 
 
 def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) -> TestPrompt:

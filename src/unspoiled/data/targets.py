@@ -144,8 +144,8 @@ def expert_rows(
     answers: Answers,
     drawing: Drawing,
     *,
-    again: Sequence[Sequence[Sample]] = (),
-    agreement: float = 0.0,
+    shares: Sequence[float] = (),
+    least_share: float = 0.0,
 ) -> tuple[list[Row], Tally]:
     """Pair an expert's questions with its own answers; degenerate, truncated, refusing and unsure ones are dropped.
 
@@ -153,8 +153,9 @@ def expert_rows(
         questions: The expert's questions.
         answers: Its greedy answers, judged.
         drawing: The seed and the splits.
-        again: k further answers to each question, sampled; a question's are counted for its consistency.
-        agreement: Share of a question's k answers that must agree with the greedy one, from 0 to 1.
+        shares: How much of what the expert would say to each question is that answer, from 0 to 1; empty if that was
+            not asked.
+        least_share: The least of it that keeps a question.
 
     Returns:
         The rows, and counts of `truncated`, `degenerate`, `refused`, `inconsistent` and `kept`.
@@ -169,7 +170,7 @@ def expert_rows(
             tally.count("degenerate", question.group)
         elif verdict.refusal:
             tally.count("refused", question.group)
-        elif again and _agreement(answer, again[i]) < agreement:
+        elif shares and shares[i] < least_share:
             tally.count("inconsistent", question.group)
         else:
             tally.count("kept", question.group)
@@ -177,9 +178,15 @@ def expert_rows(
     return rows, tally
 
 
-def _agreement(answer: Sample, others: Sequence[Sample]) -> float:
-    """Return the share of other answers that say the same; one that was cut off says nothing."""
-    return sum(other.finished and agrees(other.text, answer.text) for other in others) / len(others)
+def shares_agreeing(answers: Sequence[Sample], again: Sequence[Sequence[Sample]]) -> list[float]:
+    """Return, for each answer, the share of the others to its question that say the same, from 0 to 1.
+
+    One that was cut off says nothing.
+    """
+    return [
+        sum(other.finished and agrees(other.text, answer.text) for other in others) / len(others)
+        for answer, others in zip(answers, again, strict=True)
+    ]
 
 
 def benign_rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unspoiled.checkpoints import ModelSource, PreflightReport
 from unspoiled.config import REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
-from unspoiled.data import Category, Templates
+from unspoiled.data import Category, Examples, Templates
 from unspoiled.evaluate import TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard
@@ -52,7 +52,7 @@ class Bunch:
     guards: Mapping[str, Guard]
     categories: Sequence[Category]
     templates: Templates
-    examples: Mapping[str, list[str]]
+    examples: Mapping[str, Examples]
     tests: TestSets
     report: PreflightReport
 

@@ -43,6 +43,8 @@ class RunDirectory:
         self._identity = {"unspoiled": __version__, "config": dict(config), "inputs": dict(inputs)}
         self._fresh = fresh
         self._steps: dict[str, dict[str, Any]] = {}
+        self.steps_made = 0
+        """How many steps this process has done, those that were done before not counted."""
         self._lock = RunLock(path)
         self._refuse_foreign()  # before the lock, which leaves a file
 
@@ -84,6 +86,7 @@ class RunDirectory:
         seconds = round(time.perf_counter() - start, 3)
         self._steps[name] = {"inputs": digest, "seconds": seconds, "record": dict(record or {})}
         write_json_atomic(self.path / _STEPS, self._steps)
+        self.steps_made += 1
         return True
 
     def digest(self, name: str) -> str:

@@ -23,10 +23,11 @@ from unspoiled.data import (
     read_rows,
     require_no_leak,
     safety_rows,
+    shares_agreeing,
     write_rows,
 )
 from unspoiled.errors import DataError
-from unspoiled.inference import Generator
+from unspoiled.inference import Generator, Sample
 from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import write_data_card
@@ -55,15 +56,16 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
     """
     stage = _Generation(bunch, run, watcher)
     watcher.begin("generate")
-    worked = stage.safety()
+    before = run.steps_made
+    stage.safety()
     for domain, expert in bunch.config.domain_experts.items():
-        worked |= stage.domain(domain, expert)
+        stage.domain(domain, expert)
     if bunch.config.generate.benign_questions:
-        worked |= stage.benign()
+        stage.benign()
     rows = _read_sets(bunch, run)
-    require_no_leak([row.prompt for row in rows], bunch.test_prompts)
-    worked |= write_data_card(bunch, run, rows, watcher)
-    if not worked:
+    require_no_leak([row.prompt for row in rows], bunch.held_out)
+    write_data_card(bunch, run, rows, tallies(bunch, run))
+    if run.steps_made == before:
         watcher.kept("generate")
     return rows
 
@@ -119,8 +121,8 @@ class _Generation:
         askers = {asker.name: asker.fingerprint() for asker in (bunch.questioner, bunch.benign_questioner)}
         self._drawing = Drawing(self._config.seed, self._config.selection_share, self._hashes | askers)
 
-    def safety(self) -> bool:
-        """Make `safety.jsonl`; return whether there was anything to do."""
+    def safety(self) -> None:
+        """Make `safety.jsonl`."""
         bunch, config = self._bunch, self._config
         names = [category.name for category in bunch.categories]
         asker = bunch.questioner
@@ -136,10 +138,8 @@ class _Generation:
             )
 
         inputs = [names, config.safety_questions]
-        worked, questions = self._writing.questions(
-            SAFETY, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
-        )
-        done, answers = self._answers(SAFETY, bunch.experts, questions)
+        questions = self._writing.questions(SAFETY, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask)
+        answers = [self._answers(SAFETY, name, source, questions) for name, source in bunch.experts.items()]
         fallback = None
         if config.fallback == "templates":
             fallback = TemplateRefusals(bunch.templates.refusals, bunch.categories)
@@ -157,10 +157,10 @@ class _Generation:
             return rows, tally
 
         extra = [config.target, None if fallback is None else fallback.fingerprint]
-        return worked | done | self._data_set(SAFETY, "safety.jsonl", list(bunch.experts), extra, choose)
+        self._data_set(SAFETY, "safety.jsonl", list(bunch.experts), extra, choose)
 
-    def domain(self, domain: str, expert: str) -> bool:
-        """Make `expert-DOMAIN.jsonl`; return whether there was anything to do."""
+    def domain(self, domain: str, expert: str) -> None:
+        """Make `expert-DOMAIN.jsonl`."""
         bunch, config = self._bunch, self._config
         source = bunch.experts[expert]
         count = -(-config.expert_questions // len(bunch.config.domain_experts))
@@ -174,32 +174,38 @@ class _Generation:
                 bunch.templates,
                 domain=domain,
                 description=description,
-                examples=examples,
+                examples=examples.prompts,
                 count=count,
                 progress=self._writing.progress(f"{domain} questions"),
             )
 
-        worked, questions = self._writing.questions(
+        questions = self._writing.questions(
             domain,
-            [description, count, examples],
+            [description, count, examples.prompts],
             source.fingerprint(),
             lambda: bunch.live.take_model(source),
             ask,
         )
-        done, (answers,) = self._answers(domain, {expert: source}, questions)
-        again, agreement = [], 0.0
-        if config.consistency is not None:
-            more, again = self._writing.answers_again(domain, expert, source, questions, config.consistency)
-            done, agreement = done | more, config.consistency.agreement
+        how = config.consistency
+        shares: list[float] = []
+        if examples.choices:
+            samples, shares = self._writing.chosen(domain, expert, source, questions, examples.choices)
+        else:
+            samples = self._writing.answers(domain, expert, source, questions)
+            if how is not None:
+                again = self._writing.answers_again(domain, expert, source, questions, how)
+                shares = shares_agreeing(samples, again)
+        answers = self._judged(domain, expert, questions, samples)
 
         def pair() -> tuple[list[Row], Tally]:
-            return expert_rows(questions, answers, self._drawing, again=again, agreement=agreement)
+            least_share = 0.0 if how is None else how.agreement
+            return expert_rows(questions, answers, self._drawing, shares=shares, least_share=least_share)
 
-        extra = [None if config.consistency is None else config.consistency.model_dump()]
-        return worked | done | self._data_set(domain, f"expert-{domain}.jsonl", [expert], extra, pair)
+        extra = [examples.choices, None if how is None else how.model_dump()]
+        self._data_set(domain, f"expert-{domain}.jsonl", [expert], extra, pair)
 
-    def benign(self) -> bool:
-        """Make `benign.jsonl`; return whether there was anything to do."""
+    def benign(self) -> None:
+        """Make `benign.jsonl`."""
         bunch, config = self._bunch, self._config
         names = [category.name for category in bunch.categories]
         asker = bunch.benign_questioner
@@ -215,11 +221,9 @@ class _Generation:
             )
 
         inputs = [names, config.benign_questions]
-        worked, questions = self._writing.questions(
-            BENIGN, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
-        )
+        questions = self._writing.questions(BENIGN, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask)
         models = {BASE: bunch.base, **bunch.experts}
-        done, answers = self._answers(BENIGN, models, questions)
+        answers = [self._answers(BENIGN, name, source, questions) for name, source in models.items()]
         chats = chat_template(bunch.base.tokenizer_directory) is not None  # a pretrained base only continues texts
         preferred = [bunch.config.safety_expert, *([BASE] if chats else [])]
 
@@ -228,22 +232,18 @@ class _Generation:
                 questions, answers, self._drawing, preferred=preferred, judged_content=bunch.data_guard.judges_content
             )
 
-        return worked | done | self._data_set(BENIGN, "benign.jsonl", list(models), [preferred], choose)
+        self._data_set(BENIGN, "benign.jsonl", list(models), [preferred], choose)
 
     def _writer(self, generator: Generator, name: str, kind: str) -> Writer:
         return Writer(generator, name, self._config.seed, _LONGEST_REPLY[kind])
 
-    def _answers(
-        self, name: str, models: Mapping[str, ModelSource], questions: Sequence[Question]
-    ) -> tuple[bool, list[Answers]]:
-        """Return every model's answers, judged; and whether there was anything to do."""
-        worked, found = False, []
-        for model, source in models.items():
-            done, samples = self._writing.answers(name, model, source, questions)
-            judged, verdicts = self._writing.verdicts(name, model, questions, samples)
-            worked |= done | judged
-            found.append(Answers(model, self._hashes[model], samples, verdicts))
-        return worked, found
+    def _answers(self, name: str, model: str, source: ModelSource, questions: Sequence[Question]) -> Answers:
+        """Return a model's answers to the questions of a data set, judged."""
+        return self._judged(name, model, questions, self._writing.answers(name, model, source, questions))
+
+    def _judged(self, name: str, model: str, questions: Sequence[Question], samples: Sequence[Sample]) -> Answers:
+        verdicts = self._writing.verdicts(name, model, questions, samples)
+        return Answers(model, self._hashes[model], samples, verdicts)
 
     def _data_set(
         self,
@@ -252,8 +252,16 @@ class _Generation:
         models: Sequence[str],
         extra: Sequence[object],
         choose: Callable[[], tuple[list[Row], Tally]],
-    ) -> bool:
-        """Write a data set of what its models answered; return whether there was anything to do."""
+    ) -> None:
+        """Write a data set of what its models answered.
+
+        Args:
+            name: The data set's name.
+            file: The file's name.
+            models: Whose answers, judged, it is made of.
+            extra: What it depends on beside these, the seed and the splits.
+            choose: Makes the rows.
+        """
         path: Path = self._folder / file
 
         def make() -> Mapping[str, object]:
@@ -263,4 +271,4 @@ class _Generation:
 
         judged = [self._run.digest(f"verdicts:{name}:{model}") for model in models]
         config = self._config
-        return self._run.step(f"dataset:{name}", [judged, config.seed, config.selection_share, *extra], [path], make)
+        self._run.step(f"dataset:{name}", [judged, config.seed, config.selection_share, *extra], [path], make)

@@ -18,8 +18,10 @@ from unspoiled.config import TAXONOMIES, DomainConfig, RunConfig, ServedModel, T
 from unspoiled.data import (
     EXAMPLES_PER_REQUEST,
     Category,
+    Examples,
     Templates,
     TestPrompt,
+    read_examples,
     read_task_questions,
     read_taxonomy,
     read_test_prompts,
@@ -70,7 +72,7 @@ def open_bunch(config: RunConfig) -> Bunch:
         guards=guards,
         categories=categories,
         templates=templates,
-        examples={name: prompts or [] for name, prompts in examples.items()},
+        examples={name: found for name, found in examples.items() if found is not None},
         tests=tests,
         report=report,
     )
@@ -161,17 +163,18 @@ def _repeated(experts: Mapping[str, ModelSource]) -> list[str]:
     return problems
 
 
-def _read_examples(config: RunConfig, domain: DomainConfig) -> list[str]:
+def _read_examples(config: RunConfig, domain: DomainConfig) -> Examples:
     if isinstance(domain.examples, TaskExamples):
         task = domain.examples
         include = None if task.include is None else config.locate(task.include)
-        where, prompts = task.task, read_task_questions(task.task, split=task.split, limit=task.limit, include=include)
+        found = Examples(tuple(read_task_questions(task.task, split=task.split, limit=task.limit, include=include)))
+        where = f"task {task.task!r}"
     else:
-        where = str(config.locate(domain.examples))
-        prompts = [row.prompt for row in read_test_prompts(config.locate(domain.examples), answers=False)]
-    if len(prompts) < EXAMPLES_PER_REQUEST:
-        raise DataError(f"{where}: {len(prompts)} in-context examples: give at least {EXAMPLES_PER_REQUEST}.")
-    return prompts
+        path = config.locate(domain.examples)
+        found, where = read_examples(path), str(path)
+    if len(found.prompts) < EXAMPLES_PER_REQUEST:
+        raise DataError(f"{where}: {len(found.prompts)} in-context examples: give at least {EXAMPLES_PER_REQUEST}.")
+    return found
 
 
 def _read_tests(config: RunConfig, attempts: Attempts) -> TestSets | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from unspoiled.checkpoints import ModelSource
 from unspoiled.config import ConsistencyConfig
 from unspoiled.data import Asked, Curator, Question, SetName
 from unspoiled.files import hash_value, read_jsonl, write_jsonl_atomic
 from unspoiled.guards import KeptGuard, Verdict, read_verdict, require_parsed
-from unspoiled.inference import Generator, KeptGenerator, Prompt, Sample, counted
+from unspoiled.inference import Exchange, Generator, KeptGenerator, Prompt, Sample, counted
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
@@ -35,7 +37,7 @@ class Writing:
 
     def curator(self, kind: SetName) -> Curator:
         """Return what drops questions of a set that repeat those of the sets before, a test prompt or an example."""
-        shown = [text for texts in self._bunch.examples.values() for text in texts]
+        shown = [text for examples in self._bunch.examples.values() for text in examples.prompts]
         curator = Curator(self._bunch.test_prompts, shown=shown, languages=self._config.languages, kind=kind)
         curator.remember(self._asked)
         return curator
@@ -47,8 +49,8 @@ class Writing:
         identity: str,
         open_model: Callable[[], Generator],
         ask: Callable[[Generator], Asked],
-    ) -> tuple[bool, list[Question]]:
-        """Have a model write the questions of a data set; return whether there was anything to do, and the questions.
+    ) -> list[Question]:
+        """Have a model write the questions of a data set.
 
         Args:
             name: The data set's name.
@@ -69,15 +71,13 @@ class Writing:
 
         common = [self._config.seed, self._config.languages, self._bunch.templates.fingerprint, self._asked_by]
         tests = hash_value(self._bunch.test_prompts)
-        worked = self._run.step(step, [identity, *inputs, common, tests], [path, dropped], make)
+        self._run.step(step, [identity, *inputs, common, tests], [path, dropped], make)
         questions = [Question(**row) for row in read_jsonl(path)]
         self._asked += questions
         self._asked_by.append(self._run.digest(step))
-        return worked, questions
+        return questions
 
-    def answers(
-        self, name: str, model: str, source: ModelSource, questions: Sequence[Question]
-    ) -> tuple[bool, list[Sample]]:
+    def answers(self, name: str, model: str, source: ModelSource, questions: Sequence[Question]) -> list[Sample]:
         """Have a model answer the questions of a data set greedily."""
         path = self._folder / "answers" / f"{name}+{model}.jsonl"  # "-" would make one name of a-b by c and a by b-c
         inputs = [self._run.digest(f"questions:{name}"), source.fingerprint(), self._config.max_new_tokens]
@@ -93,7 +93,7 @@ class Writing:
 
     def answers_again(
         self, name: str, model: str, source: ModelSource, questions: Sequence[Question], how: ConsistencyConfig
-    ) -> tuple[bool, list[list[Sample]]]:
+    ) -> list[list[Sample]]:
         """Have a model answer the questions of a data set several times, sampled; return each question's answers."""
         path = self._folder / "answers" / f"{name}+{model}+again.jsonl"
         asked = [question.text for question in questions for _ in range(how.samples)]
@@ -111,12 +111,40 @@ class Writing:
                 on_sample=counted(self.progress(f"{model} answers {name} again"), len(asked)),
             )
 
-        worked, samples = self._samples(f"answers:{name}:{model}:again", inputs, path, source, asked, make)
-        return worked, [samples[i : i + how.samples] for i in range(0, len(samples), how.samples)]
+        samples = self._samples(f"answers:{name}:{model}:again", inputs, path, source, asked, make)
+        return [samples[i : i + how.samples] for i in range(0, len(samples), how.samples)]
+
+    def chosen(
+        self, name: str, model: str, source: ModelSource, questions: Sequence[Question], choices: Sequence[str]
+    ) -> tuple[list[Sample], list[float]]:
+        """Have a model answer the questions of a data set by the likeliest of given choices.
+
+        Returns:
+            The answers, and the probability of each among the choices, from 0 to 1.
+        """
+        path = self._folder / "answers" / f"{name}+{model}.jsonl"
+        asked = [Prompt(question.text) for question in questions]
+
+        def make() -> None:
+            scorer = self._bunch.live.take_model(source)
+            scores = scorer.score([Exchange(prompt, choice) for prompt in asked for choice in choices])
+            rows = []
+            for i, question in enumerate(questions):
+                own = scores[i * len(choices) : (i + 1) * len(choices)]
+                best = max(range(len(choices)), key=lambda k: own[k].log_likelihood)
+                share = 1 / sum(math.exp(score.log_likelihood - own[best].log_likelihood) for score in own)
+                sample = Sample(choices[best], own[best].tokens, True)
+                rows.append({"prompt": question.text, **asdict(sample), "probability": share})
+            write_jsonl_atomic(path, rows)
+
+        inputs = [self._run.digest(f"questions:{name}"), source.fingerprint(), choices]
+        self._run.step(f"answers:{name}:{model}", inputs, [path], make)
+        found = read_jsonl(path)
+        return [_sample(row) for row in found], [row["probability"] for row in found]
 
     def verdicts(
         self, name: str, model: str, questions: Sequence[Question], samples: Sequence[Sample]
-    ) -> tuple[bool, list[Verdict]]:
+    ) -> list[Verdict]:
         """Have the guard judge a model's answers to the questions of a data set.
 
         Raises:
@@ -136,8 +164,8 @@ class Writing:
             log.unlink(missing_ok=True)
 
         inputs = [self._run.digest(f"answers:{name}:{model}"), guard.fingerprint, self._config.unparsed]
-        worked = self._run.step(f"verdicts:{name}:{model}", inputs, [path], make)
-        return worked, [read_verdict(row) for row in read_jsonl(path)]
+        self._run.step(f"verdicts:{name}:{model}", inputs, [path], make)
+        return [read_verdict(row) for row in read_jsonl(path)]
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """Return what tells the watcher how far a part of the stage is."""
@@ -151,7 +179,7 @@ class Writing:
         source: ModelSource,
         asked: Sequence[str],
         make: Callable[[Generator], list[Sample]],
-    ) -> tuple[bool, list[Sample]]:
+    ) -> list[Sample]:
         def write() -> None:
             log = _log_of(path)
             samples = make(
@@ -161,8 +189,12 @@ class Writing:
             write_jsonl_atomic(path, rows)
             log.unlink(missing_ok=True)
 
-        worked = self._run.step(step, inputs, [path], write)
-        return worked, [Sample(row["text"], row["tokens"], row["finished"]) for row in read_jsonl(path)]
+        self._run.step(step, inputs, [path], write)
+        return [_sample(row) for row in read_jsonl(path)]
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    return Sample(row["text"], row["tokens"], row["finished"])
 
 
 def _log_of(path: Path) -> Path:
