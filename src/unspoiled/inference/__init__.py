@@ -1,5 +1,6 @@
 """Models that write and score: the `Generator` and `Scorer` protocols and their backends."""
 
+from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference._protocols import (
@@ -29,6 +30,7 @@ from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
 __all__ = [
+    "BatchSize",
     "ChatTemplate",
     "Completer",
     "Completion",
