@@ -2,7 +2,8 @@
 
 from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._chat import ChatTemplate
-from unspoiled.inference._load import load_chat_template, load_model
+from unspoiled.inference._contents import ContentTokenizer, mark
+from unspoiled.inference._load import load_chat_template, load_model, load_tokenizer
 from unspoiled.inference._protocols import (
     Completer,
     Completion,
@@ -34,6 +35,7 @@ __all__ = [
     "ChatTemplate",
     "Completer",
     "Completion",
+    "ContentTokenizer",
     "Exchange",
     "Generator",
     "LiveBunch",
@@ -52,6 +54,8 @@ __all__ = [
     "ignored",
     "load_chat_template",
     "load_model",
+    "load_tokenizer",
+    "mark",
     "mean_cross_entropy",
     "read_exchanges",
     "silent",
