@@ -48,9 +48,7 @@ def domain(generator: Scripted, *, count: int, seed: int = 0, examples: list[str
 
 
 def benign(generator: Scripted, *, count: int) -> Asked:
-    return ask_benign_questions(
-        writer(generator, "base"), Curator({}), TEMPLATES, categories=CATEGORIES, count=count
-    )
+    return ask_benign_questions(writer(generator, "base"), Curator({}), TEMPLATES, categories=CATEGORIES, count=count)
 
 
 def numbered(prompt: Prompt, i: int) -> str:

@@ -34,9 +34,7 @@ def drawing(seed: int = 0) -> Drawing:
 
 def judged(questions: Sequence[Question], answers: Mapping[str, Sequence[Sample]]) -> list[Answers]:
     pairs = {name: [(q.text, s.text) for q, s in zip(questions, own)] for name, own in answers.items()}
-    return [
-        Answers(name, f"hash of {name}", own, RefusalRules().judge(pairs[name])) for name, own in answers.items()
-    ]
+    return [Answers(name, f"hash of {name}", own, RefusalRules().judge(pairs[name])) for name, own in answers.items()]
 
 
 def safety(

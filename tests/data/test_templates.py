@@ -31,7 +31,11 @@ def test_a_file_of_ones_own_replaces_the_packages_and_the_rest_stays(tmp_path: P
     ("name", "text", "complaint"),
     [
         ("safty_question", REQUEST, r"safty_question\.yaml replaces nothing: .*safety_question\.yaml"),
-        ("safety_question", REQUEST.replace("{category}", "{topic}"), r"user: \{topic\} is no gap here \(there are: \{cat"),
+        (
+            "safety_question",
+            REQUEST.replace("{category}", "{topic}"),
+            r"user: \{topic\} is no gap here \(there are: \{cat",
+        ),
         ("safety_question", REQUEST.replace("{category}", "{category.__class__}"), r"is no gap here"),
         ("safety_question", REQUEST.replace("{category}", "{"), r"user: .*for braces"),
         ("safety_question", REQUEST.replace("q: text", "q: number"), r"schema: .* is none"),
@@ -43,10 +47,9 @@ def test_a_file_of_ones_own_replaces_the_packages_and_the_rest_stays(tmp_path: P
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    path = folder(tmp_path, **{name: text})
     with pytest.raises(ConfigError, match=complaint):
-        templates = Templates(folder(tmp_path, **{name: text}))
-        assert templates.refusals
-        assert templates.benign_examples
+        [Templates(path).refusals, Templates(path).benign_examples]
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -88,7 +88,11 @@ def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
 @QUIET
 def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Generate D_safety, D_expert and D_benign, and print where they are."""
+    from unspoiled.report import yields_table
+
     outcome = _run(config, overrides, "generate", fresh, quiet)
+    if not quiet:
+        _print(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 

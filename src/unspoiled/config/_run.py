@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, PrivateAttr
 
 from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, TaskExamples
+from unspoiled.config._problems import KeyPath
 from unspoiled.config._recipe import Dtype
 from unspoiled.config._search import SearchConfig, StrategyName
 from unspoiled.config._section import Section
@@ -214,11 +215,11 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
     if REFUSAL_RULES in config.guards:
         problems.append(document.describe(("guards", REFUSAL_RULES), "the rules are always there: give another name"))
     known = [REFUSAL_RULES, *config.guards]
-    used = [(("generate", "guard"), config.generate.guard)]
+    used: list[tuple[KeyPath, str]] = [(("generate", "guard"), config.generate.guard)]
     used += [(("evaluate", "guards", i), name) for i, name in enumerate(config.evaluate.guards)]
-    for where, name in used:
+    for at, name in used:
         if name not in known:
-            problems.append(document.describe(where, f"{name!r} is not among the guards {known}"))
+            problems.append(document.describe(at, f"{name!r} is not among the guards {known}"))
     for domain in domains:
         if domain in RESERVED_SETS:
             problems.append(document.describe(("domains", domain), f"{domain!r} is a name of ours: rename it"))

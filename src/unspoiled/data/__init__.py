@@ -1,5 +1,6 @@
 """The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
+from unspoiled.data._held_out import HeldOut, require_no_leak
 from unspoiled.data._rows import (
     Examples,
     Question,
@@ -18,7 +19,7 @@ from unspoiled.data._tally import Tally
 from unspoiled.data._taxonomy import Category, read_taxonomy
 from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
 from unspoiled.data.agreement import agrees, is_correct
-from unspoiled.data.curation import Curated, Curator, Dropped, require_no_leak
+from unspoiled.data.curate import Curated, Curator, Dropped, read_dropped, write_dropped
 from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
 from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
@@ -44,6 +45,7 @@ __all__ = [
     "Drawing",
     "Dropped",
     "Examples",
+    "HeldOut",
     "Question",
     "Row",
     "SetName",
@@ -61,6 +63,7 @@ __all__ = [
     "expert_rows",
     "is_correct",
     "prompt_id",
+    "read_dropped",
     "read_examples",
     "read_rows",
     "read_task_questions",
@@ -70,5 +73,6 @@ __all__ = [
     "safety_rows",
     "shares_agreeing",
     "split_of",
+    "write_dropped",
     "write_rows",
 ]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unspoiled.data._replies import read_questions
-from unspoiled.data._rows import Question
+from unspoiled.data._rows import Question, SetName
 from unspoiled.data._tally import Tally
 from unspoiled.data._templates import BORDERLINE, EVERYDAY, RequestTemplate, Templates
-from unspoiled.data.curation import Curator, Dropped
+from unspoiled.data.curate import Curator, Dropped
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Progress, Prompt, Sample, silent
 
@@ -80,7 +80,7 @@ def ask_unsafe_questions(
     """
     template = templates.request("safety_question")
     draw = random.Random(f"{questioner.seed}:categories")
-    return _Asking(questioner, curator, template_of=lambda group: template, per_request=1).ask(
+    return _Asking(questioner, curator, "safety", template_of=lambda group: template, per_request=1).ask(
         shares(categories, count, draw), lambda group: template.fill(category=group), draw, progress
     )
 
@@ -122,7 +122,7 @@ def ask_domain_questions(
         shown = json.dumps(draw.sample(list(examples), EXAMPLES_PER_REQUEST), ensure_ascii=False)
         return template.fill(domain=description, examples=shown, count=QUESTIONS_PER_REQUEST)
 
-    asking = _Asking(expert, curator, template_of=lambda group: template, per_request=QUESTIONS_PER_REQUEST)
+    asking = _Asking(expert, curator, "expert", template_of=lambda group: template, per_request=QUESTIONS_PER_REQUEST)
     return asking.ask({domain: count}, request, draw, progress, known=examples)
 
 
@@ -165,7 +165,7 @@ def ask_benign_questions(
 
     wanted = {**shares(categories, count - count // 2, draw), EVERYDAY: count // 2}
     asking = _Asking(
-        writer, curator, template_of=lambda group: requests[kind_of(group)], per_request=QUESTIONS_PER_REQUEST
+        writer, curator, "benign", template_of=lambda group: requests[kind_of(group)], per_request=QUESTIONS_PER_REQUEST
     )
     return asking.ask(wanted, request, draw, progress, known=[text for kind in examples.values() for text in kind])
 
@@ -181,9 +181,15 @@ class _Asking:
     """Rounds of requests until every group has its questions, or the model has had its chances."""
 
     def __init__(
-        self, writer: Writer, curator: Curator, *, template_of: Callable[[str], RequestTemplate], per_request: int
+        self,
+        writer: Writer,
+        curator: Curator,
+        set_name: SetName,
+        *,
+        template_of: Callable[[str], RequestTemplate],
+        per_request: int,
     ) -> None:
-        self._writer, self._curator = writer, curator
+        self._writer, self._curator, self._set = writer, curator, set_name
         self._template_of, self._per_request = template_of, per_request
         self._asked = Asked([])
         self._requests = 0
@@ -242,7 +248,7 @@ class _Asking:
         return found
 
     def _keep(self, new: Sequence[Question], wanted: Mapping[str, int], have: Counter[str]) -> None:
-        curated = self._curator.curate(new)
+        curated = self._curator.curate(new, self._set)
         self._asked.dropped += curated.dropped
         for dropped in curated.dropped:
             self._asked.tally.count(dropped.reason, dropped.group)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unspoiled.checkpoints import ModelSource, PreflightReport
 from unspoiled.config import REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
-from unspoiled.data import Category, Examples, Templates
+from unspoiled.data import Category, Examples, HeldOut, Templates
 from unspoiled.evaluate import TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard
@@ -91,6 +91,16 @@ class Bunch:
         """The test prompts by set, to keep generated data apart from them."""
         sets = {"unsafe": self.tests.unsafe, "harmless": self.tests.harmless, **self.tests.domains}
         return {name: [row.prompt for row in rows] for name, rows in sets.items()}
+
+    @property
+    def test_answers(self) -> dict[str, list[str]]:
+        """The right answers of the test sets, by set."""
+        return {name: [row.answer or "" for row in rows] for name, rows in self.tests.domains.items()}
+
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """The test sets, as what no generated text may repeat."""
+        return HeldOut(self.test_prompts, self.test_answers)
 
     @property
     def template_directory(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
@@ -35,7 +36,9 @@ from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._writing import Writing
 
-SAFETY, EXPERT, BENIGN = "safety", "expert", "benign"
+SAFETY: Final = "safety"
+EXPERT: Final = "expert"
+BENIGN: Final = "benign"
 _LONGEST_REPLY = {SAFETY: 64, EXPERT: 256, BENIGN: 128}  # tokens of a reply with questions
 
 
@@ -130,7 +133,7 @@ class _Generation:
         def ask(generator: Generator) -> Asked:
             return ask_unsafe_questions(
                 self._writer(generator, asker.name, SAFETY),
-                self._writing.curator(SAFETY),
+                self._writing.curator(),
                 bunch.templates,
                 categories=names,
                 count=config.safety_questions,
@@ -138,7 +141,9 @@ class _Generation:
             )
 
         inputs = [names, config.safety_questions]
-        questions = self._writing.questions(SAFETY, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask)
+        questions = self._writing.questions(
+            SAFETY, SAFETY, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
+        )
         answers = [self._answers(SAFETY, name, source, questions) for name, source in bunch.experts.items()]
         fallback = None
         if config.fallback == "templates":
@@ -170,7 +175,7 @@ class _Generation:
         def ask(generator: Generator) -> Asked:
             return ask_domain_questions(
                 self._writer(generator, expert, EXPERT),
-                self._writing.curator(EXPERT),
+                self._writing.curator(),
                 bunch.templates,
                 domain=domain,
                 description=description,
@@ -181,6 +186,7 @@ class _Generation:
 
         questions = self._writing.questions(
             domain,
+            EXPERT,
             [description, count, examples.prompts],
             source.fingerprint(),
             lambda: bunch.live.take_model(source),
@@ -213,7 +219,7 @@ class _Generation:
         def ask(generator: Generator) -> Asked:
             return ask_benign_questions(
                 self._writer(generator, asker.name, BENIGN),
-                self._writing.curator(BENIGN),
+                self._writing.curator(),
                 bunch.templates,
                 categories=names,
                 count=config.benign_questions,
@@ -221,7 +227,9 @@ class _Generation:
             )
 
         inputs = [names, config.benign_questions]
-        questions = self._writing.questions(BENIGN, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask)
+        questions = self._writing.questions(
+            BENIGN, BENIGN, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
+        )
         models = {BASE: bunch.base, **bunch.experts}
         answers = [self._answers(BENIGN, name, source, questions) for name, source in models.items()]
         chats = chat_template(bunch.base.tokenizer_directory) is not None  # a pretrained base only continues texts
@@ -265,7 +273,11 @@ class _Generation:
         path: Path = self._folder / file
 
         def make() -> Mapping[str, object]:
-            rows, tally = choose()
+            chosen, tally = choose()
+            rows, quoting = self._writing.curator().check_responses(chosen)
+            for dropped in quoting:
+                tally.count(dropped.reason, dropped.group)
+                tally.count("kept", dropped.group, -1)
             write_rows(path, rows)
             return tally.plain()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from unspoiled.checkpoints import ModelSource
 from unspoiled.config import ConsistencyConfig
-from unspoiled.data import Asked, Curator, Question, SetName
+from unspoiled.data import Asked, Curator, Question, SetName, write_dropped
 from unspoiled.files import hash_value, read_jsonl, write_jsonl_atomic
 from unspoiled.guards import KeptGuard, Verdict, read_verdict, require_parsed
 from unspoiled.inference import Exchange, Generator, KeptGenerator, Prompt, Sample, counted
@@ -29,22 +29,27 @@ class Writing:
     def __init__(self, bunch: Bunch, run: RunDirectory, watcher: Watcher) -> None:
         self._bunch, self._run, self._watcher = bunch, run, watcher
         self._config = bunch.config.generate
-        self._asked: list[Question] = []  # by all sets so far: what nearly repeats one of them is dropped
+        self._asked: dict[
+            SetName, list[Question]
+        ] = {}  # by all sets so far: what nearly repeats one of them is dropped
         self._asked_by: list[str] = []  # the digests of the steps that asked them
         self._folder = run.path / "data"
         for name in ("questions", "dropped", "answers", "verdicts", "replies"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
 
-    def curator(self, kind: SetName) -> Curator:
-        """Return what drops questions of a set that repeat those of the sets before, a test prompt or an example."""
+    def curator(self) -> Curator:
+        """Return what drops questions that repeat those of the sets before, a test prompt or an example."""
         shown = [text for examples in self._bunch.examples.values() for text in examples.prompts]
-        curator = Curator(self._bunch.test_prompts, shown=shown, languages=self._config.languages, kind=kind)
-        curator.remember(self._asked)
+        bunch = self._bunch
+        curator = Curator(bunch.test_prompts, shown, self._config.languages, answers=bunch.test_answers)
+        for name, questions in self._asked.items():
+            curator.remember(questions, name)
         return curator
 
     def questions(
         self,
         name: str,
+        kind: SetName,
         inputs: Sequence[object],
         identity: str,
         open_model: Callable[[], Generator],
@@ -54,6 +59,7 @@ class Writing:
 
         Args:
             name: The data set's name.
+            kind: Which set it is, or is a part of.
             inputs: What the questions depend on beside the model, the texts of requests, the seed, the earlier sets and
                 the test prompts.
             identity: A hash of the model.
@@ -64,8 +70,8 @@ class Writing:
         dropped = self._folder / "dropped" / f"{name}.jsonl"
 
         def make() -> Mapping[str, object]:
-            asked = ask(KeptGenerator(open_model, self._folder / "replies" / f"{name}.jsonl", identity=identity))
-            write_jsonl_atomic(dropped, [asdict(question) for question in asked.dropped])
+            asked = ask(self._kept(self._folder / "replies" / f"{name}.jsonl", identity, open_model))
+            write_dropped(dropped, asked.dropped)
             write_jsonl_atomic(path, [asdict(question) for question in asked.questions])
             return asked.tally.plain()
 
@@ -73,7 +79,7 @@ class Writing:
         tests = hash_value(self._bunch.test_prompts)
         self._run.step(step, [identity, *inputs, common, tests], [path, dropped], make)
         questions = [Question(**row) for row in read_jsonl(path)]
-        self._asked += questions
+        self._asked.setdefault(kind, []).extend(questions)
         self._asked_by.append(self._run.digest(step))
         return questions
 
@@ -171,6 +177,9 @@ class Writing:
         """Return what tells the watcher how far a part of the stage is."""
         return lambda done, total: self._watcher.advance(what, done, total)
 
+    def _kept(self, log: Path, identity: str, open_model: Callable[[], Generator]) -> KeptGenerator:
+        return KeptGenerator(log, model=identity, open=open_model, note=self._watcher.note)
+
     def _samples(
         self,
         step: str,
@@ -182,9 +191,7 @@ class Writing:
     ) -> list[Sample]:
         def write() -> None:
             log = _log_of(path)
-            samples = make(
-                KeptGenerator(lambda: self._bunch.live.take_model(source), log, identity=source.fingerprint())
-            )
+            samples = make(self._kept(log, source.fingerprint(), lambda: self._bunch.live.take_model(source)))
             rows = [{"prompt": text, **asdict(sample)} for text, sample in zip(asked, samples, strict=True)]
             write_jsonl_atomic(path, rows)
             log.unlink(missing_ok=True)
