@@ -1,5 +1,9 @@
 """The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
+from unspoiled.data._flaws import Flaw, Lengths, find_flaw
+from unspoiled.data._held_out import HeldOut, require_no_leak
+from unspoiled.data._language import UNKNOWN, language_of
+from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
 from unspoiled.data._rows import (
     Question,
     Row,
@@ -14,7 +18,7 @@ from unspoiled.data._rows import (
     write_rows,
 )
 from unspoiled.data._templates import read_benign_examples, read_request, read_taxonomy
-from unspoiled.data.curate import PromptIndex, require_no_leak
+from unspoiled.data.curate import Curated, Curator, Dropped, Reason, read_dropped, write_dropped
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
     Asked,
@@ -26,10 +30,20 @@ from unspoiled.data.targets import Yields, benign_rows, curate_questions, expert
 
 __all__ = [
     "EXAMPLES_PER_REQUEST",
+    "UNKNOWN",
     "Asked",
+    "Curated",
+    "Curator",
+    "Dropped",
+    "Flaw",
+    "HeldOut",
+    "Lengths",
     "PromptIndex",
     "Question",
+    "Reason",
+    "Repeat",
     "Row",
+    "Rule",
     "SetName",
     "Split",
     "TestPrompt",
@@ -40,8 +54,11 @@ __all__ = [
     "benign_rows",
     "curate_questions",
     "expert_rows",
+    "find_flaw",
+    "language_of",
     "prompt_id",
     "read_benign_examples",
+    "read_dropped",
     "read_request",
     "read_rows",
     "read_taxonomy",
@@ -50,5 +67,6 @@ __all__ = [
     "require_no_leak",
     "safety_rows",
     "split_of",
+    "write_dropped",
     "write_rows",
 ]

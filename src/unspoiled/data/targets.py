@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from unspoiled.data._near_duplicates import PromptIndex
 from unspoiled.data._rows import Question, Row, split_of
-from unspoiled.data.curate import PromptIndex
 from unspoiled.guards import Guard, find_defect
 from unspoiled.inference import Sample
 
