@@ -36,7 +36,7 @@ def test_a_sentence_is_told_by_its_language(text: str, language: str) -> None:
         "🙂🙂",
         "x = [i for i in range(10)]",
         "Explain the word Schadenfreude",
-        "Translate the following sentence into German: Der Hund schläft auf dem Sofa und träumt von einer großen Wurst.",
+        "Translate this sentence into English: Der Hund schläft auf dem Sofa und träumt von einer großen Wurst.",
         'What does "Wer anderen eine Grube gräbt, fällt selbst hinein" mean?',
         "\ud83d",  # half a character
     ],

@@ -1,15 +1,20 @@
 """Prompts that repeat one another are found, the same ones whichever way they are looked for."""
 
 import random
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz import fuzz
-from similar import change_a_letter, change_a_word, just_similar_pairs, made_up_prompts
 
 from unspoiled.data import PromptIndex, Repeat
 from unspoiled.data._letter_counts import LetterCounts
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from similar_prompts import change_a_letter, change_a_word, just_similar_pairs, made_up_prompts
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ OPENINGS = (
     "which", "give me a list of", "is it true that",
 )  # fmt: skip
 _SYLLABLES = (
-    "ba ke ri to mu sa len dor fi na gra pol ti ver con mer sta lo pre ing ed er al ion ment ous tra win cle".split()
-)
+    "ba", "ke", "ri", "to", "mu", "sa", "len", "dor", "fi", "na", "gra", "pol", "ti", "ver", "con", "mer", "sta", "lo",
+    "pre", "ing", "ed", "er", "al", "ion", "ment", "ous", "tra", "win", "cle",
+)  # fmt: skip
 Edit = Callable[[str, random.Random], str]
 
 
