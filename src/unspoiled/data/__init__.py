@@ -1,6 +1,9 @@
 """The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
+from unspoiled.data._flaws import Flaw, Lengths, find_flaw
 from unspoiled.data._held_out import HeldOut, require_no_leak
+from unspoiled.data._language import UNKNOWN, language_of
+from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
 from unspoiled.data._rows import (
     Examples,
     Question,
@@ -19,7 +22,7 @@ from unspoiled.data._tally import Tally
 from unspoiled.data._taxonomy import Category, read_taxonomy
 from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
 from unspoiled.data.agreement import agrees, is_correct
-from unspoiled.data.curate import Curated, Curator, Dropped, read_dropped, write_dropped
+from unspoiled.data.curate import Curated, Curator, Dropped, Reason, read_dropped, write_dropped
 from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
 from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
@@ -37,6 +40,7 @@ __all__ = [
     "EVERYDAY",
     "EXAMPLES_PER_REQUEST",
     "TEMPLATES",
+    "UNKNOWN",
     "Answers",
     "Asked",
     "Category",
@@ -45,9 +49,15 @@ __all__ = [
     "Drawing",
     "Dropped",
     "Examples",
+    "Flaw",
     "HeldOut",
+    "Lengths",
+    "PromptIndex",
     "Question",
+    "Reason",
+    "Repeat",
     "Row",
+    "Rule",
     "SetName",
     "Split",
     "Tally",
@@ -61,7 +71,9 @@ __all__ = [
     "ask_unsafe_questions",
     "benign_rows",
     "expert_rows",
+    "find_flaw",
     "is_correct",
+    "language_of",
     "prompt_id",
     "read_dropped",
     "read_examples",
