@@ -26,6 +26,7 @@ from unspoiled.inference._statistics import (
     read_exchanges,
     write_model_statistics,
 )
+from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
@@ -36,6 +37,7 @@ __all__ = [
     "Completion",
     "Exchange",
     "Generator",
+    "KeptGenerator",
     "LiveBunch",
     "OnSample",
     "Progress",
