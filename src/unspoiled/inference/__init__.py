@@ -27,6 +27,7 @@ from unspoiled.inference._statistics import (
     read_exchanges,
     write_model_statistics,
 )
+from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
@@ -38,6 +39,7 @@ __all__ = [
     "ContentTokenizer",
     "Exchange",
     "Generator",
+    "KeptGenerator",
     "LiveBunch",
     "OnSample",
     "Progress",

@@ -38,6 +38,10 @@ class TransformersBackend:
         """Most sequences written to at once: what was asked for, less where memory ran out."""
         return self._writer.capacity.batch_size
 
+    @batch_size.setter
+    def batch_size(self, size: BatchSize) -> None:
+        self._writer.capacity.batch_size = size
+
     def generate(
         self,
         prompts: Sequence[Prompt],
