@@ -100,8 +100,8 @@ def open_guard(
     _require_options(family, model, categories, threshold, controversial, policy)
     if family is REFUSAL_RULES:
         return RefusalRules()
+    text = None if policy is None else read_policy(policy)
     if not isinstance(model, str) and model is not None:
-        text = None if policy is None else read_policy(policy)
         called = f"{family.name}:{generator_name or type(model).__name__}"
         return PolicyGuard(model, name=called, weights=lambda: called, policy=text)
     named = model or family.default_model
@@ -111,7 +111,6 @@ def open_guard(
     backend = LazyBackend(lambda: _load(source, family is POLICY, dtype=dtype, device=device, batch_size=batch_size))
     called = f"{family.name}:{named}"
     if family is POLICY:
-        text = None if policy is None else read_policy(policy)
         return PolicyGuard(backend, name=called, weights=source.fingerprint, policy=text)
     form = family.format(FormatOptions(tuple(categories), controversial))
     if threshold == "default":
