@@ -10,6 +10,7 @@ from unspoiled.guards._parsed import require_parsed
 from unspoiled.guards._policy import PolicyGuard, read_json_verdict
 from unspoiled.guards._protocol import Guard, Label, Reading, Verdict, verdict_of
 from unspoiled.guards._validity import Defect, find_defect
+from unspoiled.guards.kept import KeptGuard, read_verdict
 from unspoiled.guards.refusal import RefusalRules, find_refusal
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Guard",
     "GuardFamily",
     "GuardFormat",
+    "KeptGuard",
     "Label",
     "Markers",
     "ModelGuard",
@@ -35,6 +37,7 @@ __all__ = [
     "get_family",
     "open_guard",
     "read_json_verdict",
+    "read_verdict",
     "require_parsed",
     "verdict_of",
 ]

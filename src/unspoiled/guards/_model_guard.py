@@ -50,6 +50,7 @@ class ModelGuard:
         threshold: float | None,
     ) -> None:
         self.name = name
+        self.judges_content = True
         self.template = form.fingerprint
         self.cut = 0
         """How many pairs so far didn't fit and were cut."""

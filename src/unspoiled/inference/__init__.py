@@ -1,5 +1,6 @@
 """Models that write and score: the `Generator` and `Scorer` protocols and their backends."""
 
+from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._chat import ChatTemplate
 from unspoiled.inference._contents import ContentTokenizer, mark
 from unspoiled.inference._load import load_chat_template, load_model, load_tokenizer
@@ -26,16 +27,19 @@ from unspoiled.inference._statistics import (
     read_exchanges,
     write_model_statistics,
 )
+from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
 __all__ = [
+    "BatchSize",
     "ChatTemplate",
     "Completer",
     "Completion",
     "ContentTokenizer",
     "Exchange",
     "Generator",
+    "KeptGenerator",
     "LiveBunch",
     "OnSample",
     "Progress",
