@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unspoiled.data._unicode import is_unicode
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
+from unspoiled.guards import Verdict, read_verdict
 
 Split = Literal["search", "selection"]
+SetName = Literal["safety", "expert", "benign"]
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,26 @@ class Row:
         prompt: The user's message.
         response: The target.
         asked_by: The model that wrote the prompt.
-        answered_by: The model that wrote the response.
+        answered_by: The model that wrote the response, or `templates`.
         split: `search` (coefficients move on it) or `selection` (finalists are compared on it).
+        asked_by_hash: A hash of the weights of the model that wrote the prompt; of a server's model, of its address.
+        answered_by_hash: The same of the model that wrote the response.
+        seed: What the sampling of the prompt and the draw of the response went by.
+        verdicts: What each guard said of the response.
     """
 
     id: str
-    set: Literal["safety", "expert", "benign"]
+    set: SetName
     group: str
     prompt: str
     response: str
     asked_by: str
     answered_by: str
     split: Split
+    asked_by_hash: str = ""
+    answered_by_hash: str = ""
+    seed: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,20 @@ class TestPrompt:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Examples:
+    """In-context questions of a domain.
+
+    Args:
+        prompts: The questions.
+        choices: The possible answers, if all questions have the same; empty for free answers, also where the options
+            are part of each question's text.
+    """
+
+    prompts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+
 def prompt_id(prompt: str, group: str = "") -> str:
     """Return the first 16 hex digits of a hash of the group and the prompt."""
     return hashlib.sha256(f"{group}\0{prompt}".encode()).hexdigest()[:16]
@@ -89,11 +114,6 @@ def split_of(prompt: str, selection_share: float) -> Split:
     return "selection" if draw < selection_share else "search"
 
 
-def is_unicode(text: str) -> bool:
-    """Say whether a text can be written as UTF-8: a JSON escape can hold half a character (`\\ud83d`)."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON lines, all or nothing."""
     write_jsonl_atomic(path, [asdict(row) for row in rows])
@@ -101,7 +121,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Read rows that `write_rows` wrote."""
-    return [Row(**row) for row in read_jsonl(path)]
+    return [Row(**{**row, "verdicts": tuple(map(read_verdict, row["verdicts"]))}) for row in read_jsonl(path)]
 
 
 def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) -> list[TestPrompt]:
@@ -122,6 +142,17 @@ def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) ->
     if limit is not None and limit < len(prompts):
         prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
     return prompts
+
+
+def read_examples(path: Path) -> Examples:
+    """Read in-context questions: JSON lines with `prompt`, and with `choices` if every answer is one of the same few.
+
+    Raises:
+        DataError: As for `read_test_prompts`.
+    """
+    rows = read_test_prompts(path, answers=False)
+    same = len({row.choices for row in rows}) == 1 and len(rows[0].choices) > 1
+    return Examples(tuple(row.prompt for row in rows), rows[0].choices if same else ())
 
 
 def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) -> TestPrompt:

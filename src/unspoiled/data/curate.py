@@ -1,62 +1,177 @@
-"""Curation: near-duplicates and test prompts out of the generated sets."""
+"""Curation of the questions that models wrote: what is no question, or repeats another or a test prompt, goes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
-from unspoiled.errors import DataError
+from unspoiled.data._flaws import Flaw, Lengths, find_flaw
+from unspoiled.data._held_out import HeldOut
+from unspoiled.data._language import UNKNOWN, language_of, require_known_languages
+from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
+from unspoiled.data._rows import Question, Row, SetName
+from unspoiled.files import read_jsonl, write_jsonl_atomic
 
-NEAR_DUPLICATE = 90.0
-_WORDS = re.compile(r"\w+")
-_OPERATORS = re.compile(r"(?<=[\d\s)])[-+*/^=<>×÷−](?=[\d\s(])")  # between numbers, not inside words
+Reason = Literal[
+    Flaw, "language", "test_prompt", "test_quoted_in_response", "shown_example", "duplicate", "near_duplicate"
+]
+
+_YIELD_NAMES = {"test_prompt": "test_prompts", "duplicate": "duplicates", "near_duplicate": "near_duplicates"}
 
 
-class PromptIndex:
-    """The prompts seen so far, and whether a new one repeats any of them.
+@dataclass(frozen=True)
+class Dropped:
+    """A question that was left out.
 
-    Two prompts are near-duplicates if their normalised texts are at least 90% alike (Indel similarity of
-    rapidfuzz) and hold the same numbers and operators: `12 + 35`, `12 + 36` and `12 - 35` are three questions.
+    Args:
+        id: The question's id.
+        prompt: Its text.
+        group: Its harm category or domain.
+        set: The set that it was for.
+        reason: Why it was left out.
+        rule: How what it repeats was found: `exact`, `near` or `ngrams`; None if it repeats nothing.
+        of: The prompt (or test answer) that it repeats, or None.
+        source: The name of the test set, or of the generated set, that `of` is from; None if `of` is.
     """
 
-    def __init__(self, prompts: Iterable[str] = ()) -> None:
-        self._by_numbers: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-        for prompt in prompts:
-            self.add(prompt)
-
-    def add(self, prompt: str) -> None:
-        """Remember a prompt."""
-        numbers, text = _normal_form(prompt)
-        self._by_numbers.setdefault(numbers, []).append((text, prompt))
-
-    def find(self, prompt: str) -> str | None:
-        """Return a remembered prompt that `prompt` repeats, or None."""
-        from rapidfuzz import fuzz, process
-
-        numbers, normal = _normal_form(prompt)
-        candidates = self._by_numbers.get(numbers, [])
-        found = process.extractOne(
-            normal, [text for text, _ in candidates], scorer=fuzz.ratio, score_cutoff=NEAR_DUPLICATE
-        )
-        return candidates[found[2]][1] if found else None
+    id: str
+    prompt: str
+    group: str
+    set: SetName
+    reason: Reason
+    rule: Rule | None = None
+    of: str | None = None
+    source: str | None = None
 
 
-def require_no_leak(generated: Sequence[str], test: PromptIndex) -> None:
-    """Check that no generated prompt repeats a test prompt.
+@dataclass(frozen=True)
+class Curated:
+    """What curation left of a set's questions, each list in the questions' order."""
+
+    kept: list[Question]
+    dropped: list[Dropped]
+
+    def counts(self) -> Counter[str]:
+        """Return how many were dropped for each reason that occurred, and how many were `kept`."""
+        return _count([d.reason for d in self.dropped], len(self.kept))
+
+    def counts_by_group(self) -> dict[str, Counter[str]]:
+        """Return the same for each harm category or domain."""
+        kept = Counter(question.group for question in self.kept)
+        groups = sorted({*kept, *(d.group for d in self.dropped)})
+        return {group: _count([d.reason for d in self.dropped if d.group == group], kept[group]) for group in groups}
+
+
+class Curator:
+    """Decides which questions stay; it remembers those of earlier sets, so that no prompt is in two.
+
+    What it decides depends on the order of the questions and sets alone: the first of two that repeat each other
+    stays.
+
+    Args:
+        tests: By its name, the prompts of every test set that the run uses.
+        answers: By the test set's name, its right answers, which responses must not quote.
+        shown: The in-context examples that the writers of questions were shown.
+        languages: The languages to keep, as ISO 639 codes; None keeps all. A question whose language can't be told
+            (short, mixed) is kept.
+        lengths: How long a question may be.
 
     Raises:
-        DataError: One does; the message shows both.
+        ConfigError: A language can't be recognised.
     """
-    for prompt in generated:
-        if (leaked := test.find(prompt)) is not None:
-            raise DataError(
-                f"the generated prompt {prompt!r} repeats the test prompt {leaked!r}: the test set would be "
-                "searched on. Generate the data again (`unspoiled generate --fresh`)."
-            )
+
+    def __init__(
+        self,
+        tests: Mapping[str, Sequence[str]],
+        shown: Sequence[str] = (),
+        languages: Sequence[str] | None = None,
+        *,
+        answers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        lengths: Lengths | None = None,
+    ) -> None:
+        if languages is not None:
+            require_known_languages(languages)
+        self.held_out = HeldOut(tests, answers)
+        """The test sets; `require_no_leak` takes them."""
+        self._shown = PromptIndex(shown)
+        self._languages = languages
+        self._lengths = lengths or Lengths()
+        self._seen = PromptIndex()
+
+    def remember(self, questions: Iterable[Question], set_name: SetName) -> None:
+        """Count questions among those of earlier sets: ones that were curated before the run was continued."""
+        for question in questions:
+            self._seen.add(question.text, set_name)
+
+    def curate(self, questions: Sequence[Question], set_name: SetName) -> Curated:
+        """Return the questions that stay, which are remembered, and those that don't, each with one reason.
+
+        The reasons are tried in this order: flaws of form, language, test prompts, examples shown, earlier questions.
+
+        Args:
+            questions: The questions of a set, in the order in which the first of two stays.
+            set_name: The set that they are for.
+        """
+        curated = Curated([], [])
+        for question in questions:
+            found = self._unfit(question.text) or self._repeats(question.text)
+            if found is None:
+                self._seen.add(question.text, set_name)
+                curated.kept.append(question)
+            else:
+                reason, repeat = found
+                curated.dropped.append(_dropped(question.id, question.text, question.group, set_name, reason, repeat))
+        return curated
+
+    def check_responses(self, rows: Sequence[Row]) -> tuple[list[Row], list[Dropped]]:
+        """Return the rows whose responses quote no test prompt or answer in long runs of words, and the others."""
+        kept, dropped = list[Row](), list[Dropped]()
+        for row in rows:
+            if (quoted := self.held_out.find_quoted(row.response)) is None:
+                kept.append(row)
+            else:
+                reason: Reason = "test_quoted_in_response"
+                dropped.append(_dropped(row.id, row.prompt, row.group, row.set, reason, quoted))
+        return kept, dropped
+
+    def _unfit(self, text: str) -> tuple[Reason, None] | None:
+        if (flaw := find_flaw(text, self._lengths)) is not None:
+            return flaw, None
+        if self._languages is not None and language_of(text) not in {UNKNOWN, *self._languages}:
+            return "language", None
+        return None
+
+    def _repeats(self, text: str) -> tuple[Reason, Repeat] | None:
+        if (repeat := self.held_out.find(text)) is not None:
+            return "test_prompt", repeat
+        if (repeat := self._shown.find(text)) is not None:
+            return "shown_example", repeat
+        if (repeat := self._seen.find(text)) is not None:
+            return "duplicate" if repeat.rule == "exact" else "near_duplicate", repeat
+        return None
 
 
-def _normal_form(prompt: str) -> tuple[tuple[str, ...], str]:
-    """Return the prompt's numbers and operators, sorted, and its words in lower case (all of it, if it has none)."""
-    words = _WORDS.findall(prompt.lower())
-    numbers = [word for word in words if any(c.isdigit() for c in word)]
-    return tuple(sorted(numbers + _OPERATORS.findall(prompt))), " ".join(words) or " ".join(prompt.split())
+def write_dropped(path: Path, dropped: Sequence[Dropped]) -> None:
+    """Write what was left out as JSON lines, all or nothing."""
+    write_jsonl_atomic(path, [asdict(one) for one in dropped])
+
+
+def read_dropped(path: Path) -> list[Dropped]:
+    """Read what `write_dropped` wrote."""
+    return [Dropped(**row) for row in read_jsonl(path)]
+
+
+def _dropped(
+    identity: str, prompt: str, group: str, set_name: SetName, reason: Reason, repeat: Repeat | None
+) -> Dropped:
+    if repeat is None:
+        return Dropped(identity, prompt, group, set_name, reason)
+    return Dropped(identity, prompt, group, set_name, reason, repeat.rule, repeat.of, repeat.source)
+
+
+def _count(reasons: Sequence[Reason], kept: int) -> Counter[str]:
+    return Counter([_YIELD_NAMES.get(reason, reason) for reason in reasons]) + Counter(kept=kept)
