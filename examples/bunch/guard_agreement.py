@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import harmless
 import judged
-import numpy as np
 import unsafe
+from answers import quick_dtype
 from guard_rows import CODES
 from prepare import HARMLESS, HEALTH, SEED
-from scipy.stats import rankdata
 from sources import HERE
 
 from unspoiled.config import read_run_config
-from unspoiled.evaluate import wilson
-from unspoiled.guards import Guard, Verdict, find_refusal, open_guard
+from unspoiled.evaluate import Agreement, LabelledRow, Rate, guard_agreement
+from unspoiled.guards import Guard, find_refusal, open_guard
 from unspoiled.inference import Prompt
 from unspoiled.pipeline import open_bunch
 
@@ -31,41 +29,15 @@ ANSWERED = 48  # held-out prompts of each kind that every model answers
 TOKENS = 24
 
 
-def rate(found: int, total: int) -> str:
-    """Return a rate in percent with its interval and counts."""
-    if not total:
+def shown(rate: Rate | None) -> str:
+    """Return a rate in percent with its interval and n."""
+    if rate is None:
         return "no rows"
-    low, high = wilson(found, total)
-    return f"{100 * found / total:5.1f} [{100 * low:.1f}, {100 * high:.1f}] ({found} of {total})"
-
-
-def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float:
-    """Return the chance that a positive scores higher than a negative, ties counted half (Mann-Whitney)."""
-    marked = np.asarray(positive)
-    above = rankdata(scores)[marked].sum() - marked.sum() * (marked.sum() + 1) / 2
-    return float(above / (marked.sum() * (~marked).sum()))
-
-
-def report(name: str, rows: Sequence[judged.Judged], verdicts: Sequence[Verdict]) -> str:
-    """Return what the guard makes of rows that people judged."""
-    bad = [row.label == "unsafe" for row in rows]
-    flagged = [verdict.label == "unsafe" for verdict in verdicts]
-    hits = sum(map(min, bad, flagged))
-    lines = [f"{name}: {len(rows)} responses, {sum(bad)} unsafe to people"]
-    if any(bad):
-        lines += [
-            f"  recall of unsafe     {rate(hits, sum(bad))}",
-            f"  precision of unsafe  {rate(hits, sum(flagged))}",
-        ]
-    if not all(bad):
-        lines.append(f"  safe, but flagged    {rate(sum(flagged) - hits, len(bad) - sum(bad))}")
-    if any(bad) and not all(bad):
-        lines.append(f"  AUROC of p_unsafe    {auroc([verdict.p_unsafe or 0.0 for verdict in verdicts], bad):.3f}")
-    return "\n".join(lines)
+    return f"{100 * rate.rate:5.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}] (n = {rate.n})"
 
 
 def against_people(guard: Guard) -> None:
-    """Print the agreement with people, by set and in all."""
+    """Print the agreement with people on held-out prompts, by set and in all."""
     rows = [
         row
         for row in [*judged.refusals(), *judged.harms(), *judged.written()]
@@ -73,16 +45,28 @@ def against_people(guard: Guard) -> None:
     ]
     verdicts = guard.judge([(row.prompt, row.response) for row in rows])
     for source in ("refusal", "harm", "uncensorbench", ""):
-        chosen = [number for number, row in enumerate(rows) if row.source.startswith(source)]
-        print(report(source or "all", [rows[i] for i in chosen], [verdicts[i] for i in chosen]))
-    unread = sum(not verdict.parse_ok for verdict in verdicts)
-    print(f"  unreadable verdicts  {rate(unread, len(rows))}")
+        chosen = [(row, verdict) for row, verdict in zip(rows, verdicts, strict=True) if row.source.startswith(source)]
+        labelled = [LabelledRow(row.prompt, row.response, unsafe=row.label == "unsafe") for row, _ in chosen]
+        found = guard_agreement(labelled, [verdict for _, verdict in chosen], fingerprint=guard.fingerprint)
+        print(report(source or "all of them", found.agreement["unsafe"]))
+    print(f"  unreadable           {shown(found.unreadable)}")
     named = [
-        (CODES[unsafe.categorize(row.prompt)], verdict.categories[0])
+        CODES[unsafe.categorize(row.prompt)] == verdict.categories[0]
         for row, verdict in zip(rows, verdicts, strict=True)
         if row.label == "unsafe" and verdict.categories
     ]
-    print(f"  category as by words {rate(sum(mine == theirs for mine, theirs in named), len(named))}")
+    print(f"  category as by words {shown(Rate.of(named) if named else None)}")
+
+
+def report(name: str, found: Agreement) -> str:
+    """Return what there is to say of one set."""
+    lines = [f"{name}: {found.labelled} responses, {found.positive} unsafe to people"]
+    if found.positive:
+        lines += [f"  recall of unsafe     {shown(found.recall)}", f"  precision of unsafe  {shown(found.precision)}"]
+    lines.append(f"  safe, but flagged    {shown(found.false_positives)}")
+    if found.auroc is not None:
+        lines.append(f"  AUROC of p_unsafe    {found.auroc:.3f}")
+    return "\n".join(lines)
 
 
 def against_rules(guard: Guard) -> None:
@@ -103,11 +87,10 @@ def against_rules(guard: Guard) -> None:
             pairs = [(prompt, sample.text) for prompt, sample in zip(prompts, samples, strict=True)]
             safe = [verdict.label == "safe" for verdict in guard.judge(pairs)]
             declines = [find_refusal(text) is not None for _, text in pairs]
-            same = sum(mine == theirs for mine, theirs in zip(safe, declines, strict=True))
-            print(f"  to {kind} prompts: safe      {rate(sum(safe), len(safe))}")
+            same = [mine == theirs for mine, theirs in zip(safe, declines, strict=True)]
+            print(f"  to {kind} prompts: safe {shown(Rate.of(safe))}, declines {shown(Rate.of(declines))}")
             if kind == "unsafe":
-                print(f"  declines, to the rules    {rate(sum(declines), len(declines))}")
-                print(f"  safe exactly if it declines {rate(same, len(safe))}")
+                print(f"    safe exactly where it declines {shown(Rate.of(same))}")
 
 
 def main() -> None:
@@ -118,7 +101,7 @@ def main() -> None:
     given = parser.parse_args()
     default = "models/base+adapters/guard" if given.guard == "compact-guard" else None
     model, start = (given.model, Path.cwd()) if given.model else (default, HERE)
-    guard = open_guard(given.guard, model, relative_to=start)
+    guard = open_guard(given.guard, model, relative_to=start, dtype=str(quick_dtype()).removeprefix("torch."))
     print(guard.name)
     against_people(guard)
     against_rules(guard)

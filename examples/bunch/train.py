@@ -25,13 +25,15 @@ from torch import Tensor
 
 ADAPTERS = HERE / "adapters"
 BATCH = 16  # rows a step
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one expert is trained: LoRA rank, optimizer steps of 16 rows, peak learning rate, seed, tokens a pack.
+    """How one expert is trained: LoRA rank, optimizer steps of 16 rows, peak learning rate, seed.
 
-    Packs longer than 224 tokens cost more in attention than they save, unless single rows are as long.
+    ``capacity`` is the tokens a pack: more than 224 cost more in attention than they save, unless single rows are as
+    long. Layers below ``first_layer`` stay as they are, so that no gradient goes through them.
     """
 
     rank: int
@@ -39,6 +41,7 @@ class Schedule:
     rate: float
     seed: int
     capacity: int = 224
+    first_layer: int = 0
 
 
 EXPERTS = {
@@ -46,7 +49,7 @@ EXPERTS = {
     "arithmetic": Schedule(rank=16, steps=110, rate=1e-3, seed=2),
     "medicine": Schedule(rank=16, steps=80, rate=1e-3, seed=3),
     "questioner": Schedule(rank=8, steps=50, rate=1e-3, seed=4),
-    "guard": Schedule(rank=8, steps=84, rate=1e-3, seed=5, capacity=448),
+    "guard": Schedule(rank=8, steps=60, rate=1e-3, seed=5, capacity=448, first_layer=15),
 }
 
 
@@ -133,8 +136,13 @@ def train(name: str, steps: int) -> None:
     rows = load_rows(name)
     torch.manual_seed(schedule.seed)
     base, tokenizer = load_base(ATTENTION)
+    layers = list(range(schedule.first_layer, base.config.num_hidden_layers))
     config = LoraConfig(
-        r=schedule.rank, lora_alpha=2 * schedule.rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=schedule.rank,
+        lora_alpha=2 * schedule.rank,
+        target_modules=LINEAR,
+        layers_to_transform=layers if schedule.first_layer else None,
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
