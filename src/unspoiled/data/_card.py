@@ -102,7 +102,8 @@ def _summary(inputs: DataCardInputs) -> str:
     return (
         "**This data holds unsafe questions.** Models wrote the questions and, where a row doesn't name `templates`, "
         "the responses. It is made to choose the coefficients of a model merge (arXiv 2406.14563): the `search` split "
-        f"moves them, the `selection` split picks among the best. No prompt is in both.\n\n{sets}\n\n{table(['set', *SPLITS], rows)}\n\n{fenced(load, 'python')}\n\n"
+        "moves them, the `selection` split picks among the best. No prompt is in both.\n\n"
+        f"{sets}\n\n{table(['set', *SPLITS], rows)}\n\n{fenced(load, 'python')}\n\n"
         "The same rows are in the JSON-lines files beside this one, for reading."
     )
 
