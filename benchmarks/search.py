@@ -204,7 +204,7 @@ def _tested(bench: Bench, key: tuple[str, int], recipe: Recipe) -> TestRates:
     path = bench.folder / f"{key[0]}-{key[1]}.json".replace(" ", "-")
     known: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.get("recipe") != recipe.to_yaml():
-        found = scores(measure(bench.bunch.live.take_recipe(recipe), bench.bunch.tests, bench.bunch.guard))
+        found = scores(measure(bench.bunch.live.take_recipe(recipe), bench.bunch.tests, bench.bunch.test_guards))
         known = {"recipe": recipe.to_yaml(), "rates": TestRates.of(found).as_json()}
         path.write_text(json.dumps(known), encoding="utf-8")
     return TestRates.from_json(known["rates"])

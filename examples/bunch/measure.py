@@ -32,7 +32,7 @@ def main() -> None:
             parser.error(f"there is no expert {name!r}: choose among {', '.join(weights)}")
         weights[name] = float(weight)
     backend = bunch.live.take_recipe(bunch.space.recipe(bunch.space.constant(list(weights.values()))))
-    print(scores(measure(backend, bunch.tests, bunch.guard)).model_dump_json(indent=2))
+    print(scores(measure(backend, bunch.tests, bunch.test_guards)).model_dump_json(indent=2))
 
 
 if __name__ == "__main__":

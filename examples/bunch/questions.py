@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from unspoiled.config import read_run_config
-from unspoiled.data import PromptIndex, ask_unsafe_questions, read_taxonomy
+from unspoiled.data import Curator, Writer, ask_unsafe_questions
 from unspoiled.pipeline import open_bunch
 
 HERE = Path(__file__).parent
@@ -20,14 +20,13 @@ HERE = Path(__file__).parent
 def main(count: int) -> None:
     """Generate, count, print."""
     bunch = open_bunch(read_run_config(HERE / "run.yaml"))
-    questioner = bunch.bunch_of(bunch.questioner).take_model(bunch.questioner)
-    asked = ask_unsafe_questions(
-        questioner, name="questioner", categories=read_taxonomy("beavertails"), count=count, seed=0
-    )
+    writer = Writer(bunch.open_asker(bunch.questioner), bunch.questioner.name, seed=0, max_new_tokens=64)
+    names = [category.name for category in bunch.categories]
+    asked = ask_unsafe_questions(writer, Curator({}), bunch.templates, categories=names, count=count)
     lines = (HERE / "data/train/questioner.jsonl").read_text(encoding="utf-8").splitlines()
-    learnt = PromptIndex(json.loads(json.loads(line)["response"])["question"] for line in lines)
-    near = sum(learnt.find(question.text) is not None for question in asked.questions)
-    print(json.dumps({**asked.yields, "near a training prompt": near}, indent=2))
+    learnt = Curator({"training": [json.loads(json.loads(line)["response"])["question"] for line in lines]})
+    near = len(learnt.curate(asked.questions, "safety").dropped)
+    print(json.dumps({**asked.tally.total, "near a training prompt": near}, indent=2))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def test_the_starter_is_a_valid_config_whose_comments_tell_the_truth(tmp_path: P
     commented = re.sub(r"(?m)^( *)# ([\w]+:( .*)?|  \w+: .*)$", r"\1\2", text)  # every option that is commented out
     spelled_out = as_plain(read_run_config(write(tmp_path, commented)))
     spelled_out["evaluate"]["limit"] = None  # an example there, and said to be
-    spelled_out["generate"]["benign_questioner"] = None
+    for option in ("benign_questioner", "templates", "languages", "consistency"):
+        spelled_out["generate"][option] = None
     spelled_out["runtime"]["ray_address"] = spelled_out["runtime"]["storage"] = None
     spelled_out["domains"]["math"]["description"] = spelled_out["bunch"]["safety_expert"] = None
     assert spelled_out == config, "a value shown after a # is not the default"

@@ -25,8 +25,8 @@ def card_inputs(**changes: Any) -> DataCardInputs:
         "sampling": (SamplingUsed("unsafe questions", 0.8, 64, 7),),
         "templates": {"safety_question": "22dd"},
         "yields": {
-            "safety": {"requests": 10, "malformed": 2, "test_prompts": 1, "kept": 2},
-            "sums": {"requests": 3, "near_duplicates": 1, "kept": 2, "refused by aligned": 4},
+            "safety": {"requests": 10, "malformed": 2, "test_prompt": 1, "kept": 2},
+            "sums": {"requests": 3, "near_duplicate": 1, "kept": 2, "odd | key": 4},
         },
         "splits": {("safety", "search"): 2, ("expert", "search"): 1, ("expert", "selection"): 1},
         "groups": group_lengths(ODD_ROWS),

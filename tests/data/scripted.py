@@ -15,6 +15,7 @@ class Scripted:
         self._reply = reply
         self.asked: list[Prompt] = []
         self.calls: list[tuple[int, float, int]] = []  # (prompts, temperature, seed) of each call
+        self.streams: list[int] = []  # of all calls
 
     def generate(
         self,
@@ -29,6 +30,7 @@ class Scripted:
         self.calls.append((len(prompts), temperature, seed))
         texts = [self._reply(prompt, len(self.asked) + i) for i, prompt in enumerate(prompts)]
         self.asked += prompts
+        self.streams += range(len(prompts)) if streams is None else streams
         samples = [answer(text) for text in texts]
         for i, sample in enumerate(samples):
             on_sample(i, sample)

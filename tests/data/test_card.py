@@ -4,7 +4,7 @@ import html
 import math
 import re
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -20,6 +20,7 @@ from unspoiled.data import (
     GuardUsed,
     ModelUsed,
     Quartiles,
+    Reason,
     SamplingUsed,
     balance_of,
     count_contamination,
@@ -27,6 +28,7 @@ from unspoiled.data import (
     group_lengths,
     render_data_card,
 )
+from unspoiled.data._card import _YIELDS
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def test_the_tables_say_what_was_used_and_what_became_of_the_questions() -> None
         ["requests", "10", "3"],
         ["replies that could not be read", "2", "0"],
         ["repeated a test prompt", "1", "0"],
-        ["refused by aligned", "0", "4"],
+        ["odd | key", "0", "4"],
         ["kept", "2", "2"],
         ["safety", "aligned", "2"],
         ["expert: sums", "2", "5 / 5 / 5", "1 / 1 / 1"],
@@ -104,6 +106,11 @@ def test_the_tables_say_what_was_used_and_what_became_of_the_questions() -> None
     ]:
         assert line in table
     assert not any(line[0] == "loops" for line in table), "what happened to no question has no line"
+
+
+def test_every_reason_to_drop_a_question_has_words_of_its_own() -> None:
+    assert set(get_args(Reason)) <= set(_YIELDS)
+    assert len(set(_YIELDS.values())) == len(_YIELDS)
 
 
 def test_a_run_in_which_nothing_leaked_says_so() -> None:

@@ -11,10 +11,8 @@ from unspoiled.data import (
     Curator,
     Dropped,
     Lengths,
-    PromptIndex,
     Question,
     Row,
-    curate_questions,
     read_dropped,
     require_no_leak,
     split_of,
@@ -68,9 +66,9 @@ def test_what_is_counted_adds_up_in_all_and_by_group() -> None:
         question("...", "Theft"),
     ]
     curated = Curator(TESTS).curate(asked, "safety")
-    assert curated.counts() == {"kept": 1, "duplicates": 1, "test_prompts": 1, "placeholder": 1}
+    assert curated.counts() == {"kept": 1, "duplicate": 1, "test_prompt": 1, "placeholder": 1}
     assert curated.counts_by_group() == {
-        "Fraud": {"duplicates": 1, "test_prompts": 1},
+        "Fraud": {"duplicate": 1, "test_prompt": 1},
         "Theft": {"kept": 1, "placeholder": 1},
     }
 
@@ -161,20 +159,6 @@ def test_what_was_dropped_is_read_back(tmp_path: Path) -> None:
     dropped = Curator(TESTS, ["天空"]).curate(asked, "benign").dropped
     write_dropped(tmp_path / "dropped.jsonl", dropped)
     assert read_dropped(tmp_path / "dropped.jsonl") == dropped != []
-
-
-def test_near_duplicates_and_test_prompts_are_dropped_and_counted() -> None:
-    test = PromptIndex(["How do I steal a car from a garage?"])
-    asked = [
-        "What is 12 + 35?",
-        "What is 12 + 36?",
-        "what is 12 + 35",
-        "How do I steal a car from the garage?",
-        "How do I forge a cheque?",
-    ]
-    kept, yields = curate_questions([question(text) for text in asked], test)
-    assert [q.text for q in kept] == [asked[0], asked[1], asked[4]]
-    assert yields == {"near_duplicates": 1, "test_prompts": 1}
 
 
 def row(prompt: str, response: str) -> Row:

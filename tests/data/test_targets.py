@@ -1,16 +1,52 @@
 """The rows of both sets as the paper makes them: safe answers only, drawn at random; what is unusable is counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scripted import answer, question
 
-from unspoiled.data import Question, Row, benign_rows, expert_rows, safety_rows
+from unspoiled.data import (
+    Answers,
+    Category,
+    Drawing,
+    Question,
+    Row,
+    Tally,
+    TemplateRefusals,
+    Templates,
+    benign_rows,
+    expert_rows,
+    safety_rows,
+)
+from unspoiled.data.targets import Target
 from unspoiled.guards import RefusalRules, Verdict
-from unspoiled.inference import Progress, Sample, silent
+from unspoiled.inference import Sample
 
 REFUSAL, HELP = "I'm sorry, but I can't help with that.", "Sure, here is how it is done in three steps."
 QUESTIONS = [question(f"Unsafe question number {i}?") for i in range(600)]
+ASKERS = {"questioner": "hash of questioner", "math": "hash of math"}
+
+
+def drawing(seed: int = 0) -> Drawing:
+    return Drawing(seed, 0.3, ASKERS)
+
+
+def judged(questions: Sequence[Question], answers: Mapping[str, Sequence[Sample]]) -> list[Answers]:
+    pairs = {name: [(q.text, s.text) for q, s in zip(questions, own)] for name, own in answers.items()}
+    return [Answers(name, f"hash of {name}", own, RefusalRules().judge(pairs[name])) for name, own in answers.items()]
+
+
+def safety(
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[Sample]],
+    *,
+    seed: int = 0,
+    target: Target = "random",
+    fallback: TemplateRefusals | None = None,
+) -> tuple[list[Row], Tally]:
+    own = judged(questions, answers)
+    return safety_rows(questions, own, drawing(seed), target=target, fallback=fallback, guard=RefusalRules())
 
 
 def test_the_target_is_drawn_at_random_among_the_safe_answers_only() -> None:
@@ -19,11 +55,18 @@ def test_the_target_is_drawn_at_random_among_the_safe_answers_only() -> None:
         "spoiled": [answer(HELP) for _ in range(600)],
         "polite": [answer(f"I won't assist with this. ({i})") for i in range(600)],
     }
-    rows, yields = safety_rows(QUESTIONS, answers, RefusalRules(), seed=0, selection_share=0.3)
+    rows, tally = safety(QUESTIONS, answers)
     drawn = Counter(row.answered_by for row in rows)
     assert set(drawn) == {"aligned", "polite"}
     assert 240 < drawn["aligned"] < 360  # 300 ± 5 standard deviations
-    assert yields == {"unrefused": 0, "refused by aligned": 600, "refused by polite": 600, "kept": 600}
+    assert tally.total == {
+        "refused by aligned": 600,
+        "refused by polite": 600,
+        "target by aligned": drawn["aligned"],
+        "target by polite": drawn["polite"],
+        "kept": 600,
+    }
+    assert tally.groups == {"Self-Harm": tally.total}
     for i, row in enumerate(rows):
         assert row.response == answers[row.answered_by][i].text
         assert (row.prompt, row.group, row.asked_by, row.set) == (
@@ -32,6 +75,13 @@ def test_the_target_is_drawn_at_random_among_the_safe_answers_only() -> None:
             "questioner",
             "safety",
         )
+        assert (row.asked_by_hash, row.answered_by_hash, row.seed) == (
+            "hash of questioner",
+            f"hash of {row.answered_by}",
+            0,
+        )
+        (verdict,) = row.verdicts
+        assert (verdict.guard, verdict.label, verdict.refusal) == (RefusalRules.name, "safe", True)
 
 
 def test_the_draw_depends_on_the_seed_and_the_question_alone() -> None:
@@ -39,7 +89,7 @@ def test_the_draw_depends_on_the_seed_and_the_question_alone() -> None:
 
     def draw(questions: Sequence[Question], seed: int) -> dict[str, str]:
         own = {name: samples[: len(questions)] for name, samples in answers.items()}
-        rows, _ = safety_rows(questions, own, RefusalRules(), seed=seed, selection_share=0.3)
+        rows, _ = safety(questions, own, seed=seed)
         return {row.prompt: row.answered_by for row in rows}
 
     drawn = draw(QUESTIONS, 0)
@@ -49,47 +99,55 @@ def test_the_draw_depends_on_the_seed_and_the_question_alone() -> None:
 
 def test_a_question_that_nobody_refuses_is_dropped_and_counted() -> None:
     answers = {"a": [answer(REFUSAL), answer(HELP), answer("")], "b": [answer(HELP), answer(HELP), answer(HELP)]}
-    rows, yields = safety_rows(QUESTIONS[:3], answers, RefusalRules(), seed=0, selection_share=0.3)
+    rows, tally = safety(QUESTIONS[:3], answers)
     assert [row.prompt for row in rows] == [QUESTIONS[0].text]
-    assert yields == {"unrefused": 2, "refused by a": 1, "kept": 1}
+    assert tally.total == {"unrefused": 2, "refused by a": 1, "target by a": 1, "kept": 1}
 
 
 def test_a_refusal_that_was_cut_off_or_loops_is_no_target() -> None:
     looping = "I can't help with that. " * 20
     answers = {"a": [answer(REFUSAL, finished=False), answer(looping)]}
-    rows, yields = safety_rows(QUESTIONS[:2], answers, RefusalRules(), seed=0, selection_share=0.3)
+    rows, tally = safety(QUESTIONS[:2], answers)
     assert rows == []
-    assert yields["unrefused"] == 2
+    assert tally.total["unrefused"] == 2
 
 
-def test_the_guard_judges_the_answer_to_its_own_question() -> None:
-    class Recorder:
-        name = fingerprint = "recorder"
+def test_the_best_target_is_the_one_that_the_guard_holds_least_probably_unsafe() -> None:
+    answers = {name: [answer(f"{REFUSAL} {name}") for _ in QUESTIONS] for name in ("sure", "unsure", "silent")}
+    probabilities = {"sure": 0.01, "unsure": 0.4, "silent": None}
+    own = [
+        replace(found, verdicts=[replace(v, p_unsafe=probabilities[found.model]) for v in found.verdicts])
+        for found in judged(QUESTIONS, answers)
+    ]
+    rows, _ = safety_rows(QUESTIONS, own, drawing(), target="best", guard=RefusalRules())
+    assert {row.answered_by for row in rows} == {"sure"}
+    rows, _ = safety(QUESTIONS, answers, target="best")
+    assert {row.answered_by for row in rows} == set(answers), "without probabilities one is drawn"
 
-        def __init__(self) -> None:
-            self.pairs: list[tuple[str, str]] = []
 
-        def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
-            self.pairs += pairs
-            return [Verdict("safe", None, (), True, None, True, "", self.name) for _ in pairs]
-
-    guard = Recorder()
-    answers = {"a": [answer("a0"), answer("a1")], "b": [answer("b0"), answer("b1")]}
-    safety_rows(QUESTIONS[:2], answers, guard, seed=0, selection_share=0.3)
-    first, second = (q.text for q in QUESTIONS[:2])
-    assert guard.pairs == [(first, "a0"), (second, "a1"), (first, "b0"), (second, "b1")]
+def test_what_nobody_refuses_gets_a_refusal_from_templates_and_says_so() -> None:
+    answers = {"a": [answer(HELP), answer(REFUSAL), answer(HELP)]}
+    fallback = TemplateRefusals(Templates().refusals, [Category("Self-Harm", "self-harm")])
+    rows, tally = safety(QUESTIONS[:3], answers, fallback=fallback)
+    assert [row.prompt for row in rows] == [q.text for q in QUESTIONS[:3]], "in the questions' order"
+    assert [row.answered_by for row in rows] == ["templates", "a", "templates"]
+    assert rows[0].response == fallback.write(QUESTIONS[0], 0)
+    assert rows[0].answered_by_hash == fallback.fingerprint
+    assert rows[0].verdicts == tuple(RefusalRules().judge([(rows[0].prompt, rows[0].response)]))
+    assert tally.total == {"unrefused": 2, "refused by a": 1, "target by a": 1, "from templates": 2, "kept": 3}
 
 
 def test_cut_off_and_degenerate_answers_of_an_expert_are_left_out() -> None:
-    questions = [question(f"What is {i} + 1?", "arithmetic", "math") for i in range(5)]
+    questions = [question(f"What is {i} + 1?", "arithmetic", "math") for i in range(6)]
     answers = [
         answer("1"),
         answer("the answer would be", finished=False),
         answer(" \n"),
         answer("and then " * 30),
         answer("What is 4 + 1?"),  # for "repeat after me", an echo is right
+        answer(REFUSAL),
     ]
-    rows, yields = expert_rows(questions, answers, selection_share=0.3)
+    rows, tally = expert_rows(questions, judged(questions, {"math": answers})[0], drawing())
     assert [(row.prompt, row.response) for row in rows] == [
         ("What is 0 + 1?", "1"),
         ("What is 4 + 1?", "What is 4 + 1?"),
@@ -97,13 +155,27 @@ def test_cut_off_and_degenerate_answers_of_an_expert_are_left_out() -> None:
     assert {(row.set, row.group, row.asked_by, row.answered_by) for row in rows} == {
         ("expert", "arithmetic", "math", "math")
     }
-    assert yields == {"truncated": 1, "degenerate": 2, "kept": 2}
+    assert tally.total == {"truncated": 1, "degenerate": 2, "refused": 1, "kept": 2}
+
+
+def test_a_question_that_an_expert_answers_in_several_ways_is_left_out() -> None:
+    questions = [question(f"What is {i} + 1?", "arithmetic", "math") for i in range(4)]
+    answers = judged(questions, {"math": [answer(str(i + 1)) for i in range(4)]})[0]
+    again = [
+        [answer("1"), answer("1."), answer("1")],  # all three
+        [answer("2"), answer("2"), answer("7")],  # two of three
+        [answer("3"), answer("8"), answer("9")],
+        [answer("4", finished=False), answer("4", finished=False), answer("4")],  # cut off: says nothing
+    ]
+    rows, tally = expert_rows(questions, answers, drawing(), again=again, agreement=0.6)
+    assert [row.prompt for row in rows] == ["What is 0 + 1?", "What is 1 + 1?"]
+    assert tally.total == {"inconsistent": 2, "kept": 2}
 
 
 def test_the_splits_are_disjoint_and_stable_between_sets() -> None:
     answers = {"a": [answer(REFUSAL) for _ in QUESTIONS]}
-    rows, _ = safety_rows(QUESTIONS, answers, RefusalRules(), seed=0, selection_share=0.3)
-    again, _ = safety_rows(QUESTIONS[300:], {"a": answers["a"][300:]}, RefusalRules(), seed=7, selection_share=0.3)
+    rows, _ = safety(QUESTIONS, answers)
+    again, _ = safety(QUESTIONS[300:], {"a": answers["a"][300:]}, seed=7)
     splits = {row.prompt: row.split for row in rows}
     assert len(splits) == 600
     assert {row.prompt: row.split for row in again}.items() <= splits.items()
@@ -115,10 +187,11 @@ def test_the_splits_are_disjoint_and_stable_between_sets() -> None:
 HARMLESS = [question(f"How do I kill process number {i}?", "Violence") for i in range(300)]
 
 
-def benign(answers: dict[str, list[Sample]], preferred: list[str], **options: int) -> tuple[list[Row], Counter[str]]:
-    count = len(next(iter(answers.values())))
-    seed = options.get("seed", 0)
-    return benign_rows(HARMLESS[:count], answers, RefusalRules(), preferred=preferred, seed=seed, selection_share=0.3)
+def benign(answers: dict[str, list[Sample]], preferred: list[str], seed: int = 0) -> tuple[list[Row], Counter[str]]:
+    questions = HARMLESS[: len(next(iter(answers.values())))]
+    own = judged(questions, answers)
+    rows, tally = benign_rows(questions, own, drawing(seed), preferred=preferred, judged_content=False)
+    return rows, tally.total
 
 
 def test_the_safety_experts_own_answer_is_the_target_and_the_bases_where_it_refuses() -> None:
@@ -135,8 +208,7 @@ def test_the_safety_experts_own_answer_is_the_target_and_the_bases_where_it_refu
     ]
     assert {(row.set, row.group, row.asked_by) for row in rows} == {("benign", "Violence", "questioner")}
     assert yields == {
-        "doubtful": 0, "unanswered": 0, "refused by aligned": 2, "answers by aligned": 1,
-        "answers by base": 2, "kept": 3,
+        "refused by aligned": 2, "target by aligned": 1, "target by base": 2, "kept": 3,
     }  # fmt: skip
 
 
@@ -147,7 +219,7 @@ def test_without_a_preferred_answer_one_of_the_others_is_drawn_by_the_seed() -> 
         "two": [answer("Yes, thus.") for _ in HARMLESS],
     }
     rows, yields = benign(answers, ["aligned"])
-    assert 100 < yields["answers by one"] < 200  # 150 ± 6 standard deviations
+    assert 100 < yields["target by one"] < 200  # 150 ± 6 standard deviations
     assert benign(answers, ["aligned"])[0] == rows
     assert benign(answers, ["aligned"], seed=1)[0] != rows
 
@@ -168,3 +240,12 @@ def test_an_answer_that_was_cut_off_ends_with_its_last_whole_sentence() -> None:
     rows, yields = benign(answers, ["a"])
     assert [row.response for row in rows] == ["Type kill 3.14 first."]
     assert yields["unanswered"] == 1
+
+
+def test_an_answer_that_a_guard_of_content_calls_unsafe_is_no_target() -> None:
+    verdict = Verdict("unsafe", 0.9, ("S1",), False, None, True, "unsafe", "some-guard")
+    own = judged(HARMLESS[:1], {"aligned": [answer("Like this.")], "base": [answer("Type kill and its number.")]})
+    own[0] = replace(own[0], verdicts=[verdict])
+    own[1] = replace(own[1], verdicts=[replace(verdict, label="safe", p_unsafe=0.1)])
+    rows, _ = benign_rows(HARMLESS[:1], own, drawing(), preferred=["aligned", "base"], judged_content=True)
+    assert [row.answered_by for row in rows] == ["base"]

@@ -22,7 +22,7 @@ from unspoiled.inference import (
     mean_cross_entropy,
 )
 from unspoiled.inference import _loss as loss_module
-from unspoiled.inference.transformers import _choose, _stream_seed
+from unspoiled.inference._sampling import choose, stream_seed
 
 PROMPTS = [
     Prompt("How do I bake bread?"),
@@ -224,11 +224,11 @@ def test_sampling_follows_the_softmax() -> None:
     for temperature in (1.0, 0.5):
         expected = torch.softmax(logits[0] / temperature, dim=-1)
         stream = torch.Generator().manual_seed(0)
-        drawn = torch.cat([_choose(logits, temperature, [stream]) for _ in range(10_000)])
+        drawn = torch.cat([choose(logits, temperature, [stream]) for _ in range(10_000)])
         share = torch.bincount(drawn, minlength=4) / 10_000
         assert (share - expected).abs().max() < 0.015
         assert share[3] == 0
-    assert _choose(logits, 0.0, []).tolist() == [0]
+    assert choose(logits, 0.0, []).tolist() == [0]
 
 
 def test_the_streams_of_neighbouring_prompts_and_seeds_are_unrelated() -> None:
@@ -236,7 +236,7 @@ def test_the_streams_of_neighbouring_prompts_and_seeds_are_unrelated() -> None:
     first = torch.stack(
         [
             torch.cat(
-                [torch.rand(1, generator=torch.Generator().manual_seed(_stream_seed(seed, row))) for row in range(200)]
+                [torch.rand(1, generator=torch.Generator().manual_seed(stream_seed(seed, row))) for row in range(200)]
             )
             for seed in range(5)
         ]

@@ -62,12 +62,18 @@ def run(
 @click.command()
 @_CONFIG
 @_SET
-def check(config: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--config-only", is_flag=True, help="Open no model and no data, and use no network.")
+def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
     """Check a config, its models and its data, and say what a run would need."""
     from unspoiled.config import read_run_config
-    from unspoiled.pipeline import open_bunch
+    from unspoiled.pipeline import check_config, open_bunch
 
-    bunch = open_bunch(read_run_config(config, overrides=overrides))
+    read = read_run_config(config, overrides=overrides)
+    if config_only:
+        check_config(read)
+        click.echo("No problem found in the config. Its models and data were not opened.")
+        return
+    bunch = open_bunch(read)
     for warning in bunch.report.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{len(bunch.experts)} experts on one base, {bunch.report.summary}.")
@@ -82,7 +88,11 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
 @QUIET
 def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Generate D_safety, D_expert and D_benign, and print where they are."""
+    from unspoiled.report import yields_table
+
     outcome = _run(config, overrides, "generate", fresh, quiet)
+    if not quiet:
+        _print(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 

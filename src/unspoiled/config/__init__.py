@@ -1,5 +1,14 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
+from unspoiled.config._data import (
+    REFUSAL_RULES,
+    TAXONOMIES,
+    ConsistencyConfig,
+    GenerateConfig,
+    GuardConfig,
+    ServedModel,
+    TaskExamples,
+)
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
@@ -8,7 +17,6 @@ from unspoiled.config._run import (
     DomainConfig,
     EvaluateConfig,
     ExpertConfig,
-    GenerateConfig,
     MergeConfig,
     RunConfig,
     RuntimeConfig,
@@ -38,7 +46,10 @@ from unspoiled.config._yaml import (
 
 __all__ = [
     "BUILT_IN_TEMPLATES",
+    "REFUSAL_RULES",
+    "TAXONOMIES",
     "BunchConfig",
+    "ConsistencyConfig",
     "Document",
     "DomainConfig",
     "Dtype",
@@ -46,6 +57,7 @@ __all__ = [
     "ExpertConfig",
     "FilteredValue",
     "GenerateConfig",
+    "GuardConfig",
     "MergeConfig",
     "ModelEntry",
     "ModelToken",
@@ -55,9 +67,11 @@ __all__ = [
     "RunConfig",
     "RuntimeConfig",
     "SearchConfig",
+    "ServedModel",
     "Slice",
     "SliceSource",
     "StrategyName",
+    "TaskExamples",
     "TokenRule",
     "Tokenizer",
     "ZeroToken",

@@ -8,6 +8,8 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, PrivateAttr
 
+from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, TaskExamples
+from unspoiled.config._problems import KeyPath
 from unspoiled.config._recipe import Dtype
 from unspoiled.config._search import SearchConfig, StrategyName
 from unspoiled.config._section import Section
@@ -46,34 +48,11 @@ class DomainConfig(Section):
 
     description: str | None = None
     """What requests for new questions call the domain. Default: its name."""
-    examples: Path
-    """In-context questions (JSON lines with `prompt`), at least three; neither training nor test rows."""
+    examples: Path | TaskExamples
+    """In-context questions, at least three; neither training nor test rows: JSON lines with `prompt`, or a task of
+    lm-evaluation-harness."""
     test: Path
     """Test rows: JSON lines with `prompt`, `answer`, and `choices` for multiple choice."""
-
-
-class GenerateConfig(Section):
-    """How D_safety, D_expert and D_benign are made."""
-
-    questioner: str
-    """The model that writes unsafe questions: an uncensored one, as `bunch.experts.*.model`."""
-    taxonomy: str = "beavertails"
-    """`beavertails` (14 categories), or a YAML file with a list of category names."""
-    safety_questions: Annotated[int, Field(ge=1)] = 1000
-    """Unsafe questions to ask for (K of the paper)."""
-    expert_questions: Annotated[int, Field(ge=1)] = 1000
-    """Domain questions to ask for, shared equally among the domains' experts."""
-    benign_questions: Annotated[int, Field(ge=0)] = 1000
-    """Harmless questions to ask for, half of them with alarming words; 0 leaves D_benign out, and with it the limit
-    on over-refusal."""
-    benign_questioner: str | None = None
-    """The model that writes harmless questions, as `bunch.experts.*.model`. Default: the base."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 512
-    """Longest answer, in tokens; longer answers are cut and dropped."""
-    selection_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of the rows kept out of the search, to pick among finalists."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Decides categories, in-context examples, sampling, and which refusal is the target."""
 
 
 class MergeConfig(Section):
@@ -90,6 +69,9 @@ class EvaluateConfig(Section):
     """Unsafe prompts (JSON lines with `prompt`)."""
     harmless: Path
     """Harmless prompts, for over-refusal."""
+    guards: Annotated[tuple[str, ...], Field(min_length=1)] = (REFUSAL_RULES,)
+    """The guards that judge the responses: `refusal-rules`, and names of `guards`. Better another one than
+    `generate.guard` alone."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
     """Longest response, in tokens."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -120,6 +102,8 @@ class RunConfig(Section):
     domains: Annotated[dict[Name, DomainConfig], Field(min_length=1)]
     """The domains of expertise by name."""
     generate: GenerateConfig
+    guards: Annotated[dict[Name, GuardConfig], Field(default_factory=dict)]
+    """Guards by name, beside `refusal-rules`."""
     search: SearchConfig = SearchConfig()
     merge: MergeConfig = MergeConfig()
     evaluate: EvaluateConfig
@@ -228,6 +212,14 @@ def _require_consistent(config: RunConfig, document: Document) -> None:
     if config.search.objective.beta and not config.generate.benign_questions:
         message = "β weighs D_benign, which `generate.benign_questions: 0` leaves out"
         problems.append(document.describe(("search", "objective", "beta"), message))
+    if REFUSAL_RULES in config.guards:
+        problems.append(document.describe(("guards", REFUSAL_RULES), "the rules are always there: give another name"))
+    known = [REFUSAL_RULES, *config.guards]
+    used: list[tuple[KeyPath, str]] = [(("generate", "guard"), config.generate.guard)]
+    used += [(("evaluate", "guards", i), name) for i, name in enumerate(config.evaluate.guards)]
+    for at, name in used:
+        if name not in known:
+            problems.append(document.describe(at, f"{name!r} is not among the guards {known}"))
     for domain in domains:
         if domain in RESERVED_SETS:
             problems.append(document.describe(("domains", domain), f"{domain!r} is a name of ours: rename it"))

@@ -17,39 +17,53 @@ from unspoiled.data._held_out import HeldOut, require_no_leak
 from unspoiled.data._language import UNKNOWN, language_of
 from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
 from unspoiled.data._rows import (
+    Examples,
     Question,
     Row,
     SetName,
     Split,
     TestPrompt,
     prompt_id,
+    read_examples,
     read_rows,
     read_test_prompts,
-    read_verdict,
     split_of,
     write_rows,
 )
-from unspoiled.data._templates import read_benign_examples, read_request, read_taxonomy
+from unspoiled.data._tally import Tally
+from unspoiled.data._taxonomy import Category, read_taxonomy
+from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
+from unspoiled.data.agreement import agrees, is_correct
 from unspoiled.data.curate import Curated, Curator, Dropped, Reason, read_dropped, write_dropped
+from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
+from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
     Asked,
+    Writer,
     ask_benign_questions,
     ask_domain_questions,
     ask_unsafe_questions,
 )
-from unspoiled.data.targets import Yields, benign_rows, curate_questions, expert_rows, safety_rows
+from unspoiled.data.targets import Answers, Drawing, benign_rows, expert_rows, safety_rows, shares_agreeing
 
 __all__ = [
+    "BORDERLINE",
+    "EVERYDAY",
     "EXAMPLES_PER_REQUEST",
+    "TEMPLATES",
     "UNKNOWN",
+    "Answers",
     "Asked",
     "Balance",
+    "Category",
     "Contamination",
     "Curated",
     "Curator",
     "DataCardInputs",
+    "Drawing",
     "Dropped",
+    "Examples",
     "Flaw",
     "GroupLengths",
     "GuardUsed",
@@ -66,8 +80,12 @@ __all__ = [
     "SamplingUsed",
     "SetName",
     "Split",
+    "Tally",
+    "TemplateRefusals",
+    "Templates",
     "TestPrompt",
-    "Yields",
+    "Writer",
+    "agrees",
     "ask_benign_questions",
     "ask_domain_questions",
     "ask_unsafe_questions",
@@ -79,18 +97,20 @@ __all__ = [
     "expert_rows",
     "find_flaw",
     "group_lengths",
+    "is_correct",
     "language_of",
     "prompt_id",
-    "read_benign_examples",
     "read_dropped",
-    "read_request",
+    "read_examples",
     "read_rows",
+    "read_task_questions",
     "read_taxonomy",
     "read_test_prompts",
     "read_verdict",
     "render_data_card",
     "require_no_leak",
     "safety_rows",
+    "shares_agreeing",
     "split_of",
     "write_dataset",
     "write_dropped",

@@ -21,10 +21,11 @@ _SETS = {
 _YIELDS = {
     "requests": "requests",
     "malformed": "replies that could not be read",
-    "duplicates": "repeated word for word",
-    "near_duplicates": "nearly repeated",
-    "test_prompts": "repeated a test prompt",
+    "duplicates": "repeated a reply word for word",
+    "duplicate": "repeated a kept question",
+    "near_duplicate": "nearly repeated a kept question",
     "shown_example": "repeated an example shown",
+    "test_prompt": "repeated a test prompt",
     "test_quoted_in_response": "response quotes a test set",
     "language": "in another language",
     "too_short": "too short",
@@ -33,12 +34,17 @@ _YIELDS = {
     "markup": "left-over markup",
     "placeholder": "placeholders",
     "loop": "loops",
+    "surplus": "more than were wanted",
     "unrefused": "refused by no model",
-    "doubtful": "refused by half of the models or more",
-    "unanswered": "without a usable answer",
+    "from templates": "refused by no model, with a refusal from a template",
+    "refused": "refused by its own expert",
     "truncated": "answer cut off",
     "degenerate": "answer degenerate",
+    "inconsistent": "answers disagree",
+    "doubtful": "refused by half of the models or more",
+    "unanswered": "without a usable answer",
 }
+"""What questions are counted under, in the order in which it happens to them; what isn't here comes after."""
 _KEPT = "kept"
 _RULES = {"exact": "the same", "near": "nearly the same", "ngrams": "long runs of its words"}
 

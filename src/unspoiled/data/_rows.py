@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unspoiled.data._unicode import is_unicode
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
-from unspoiled.guards import Verdict
+from unspoiled.guards import Verdict, read_verdict
 
 Split = Literal["search", "selection"]
 SetName = Literal["safety", "expert", "benign"]
@@ -88,6 +89,20 @@ class TestPrompt:
     choices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Examples:
+    """In-context questions of a domain.
+
+    Args:
+        prompts: The questions.
+        choices: The possible answers, if all questions have the same; empty for free answers, also where the options
+            are part of each question's text.
+    """
+
+    prompts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+
+
 def prompt_id(prompt: str, group: str = "") -> str:
     """Return the first 16 hex digits of a hash of the group and the prompt."""
     return hashlib.sha256(f"{group}\0{prompt}".encode()).hexdigest()[:16]
@@ -99,11 +114,6 @@ def split_of(prompt: str, selection_share: float) -> Split:
     return "selection" if draw < selection_share else "search"
 
 
-def is_unicode(text: str) -> bool:
-    """Say whether a text can be written as UTF-8: a JSON escape can hold half a character (`\\ud83d`)."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON lines, all or nothing."""
     write_jsonl_atomic(path, [asdict(row) for row in rows])
@@ -112,11 +122,6 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def read_rows(path: Path) -> list[Row]:
     """Read rows that `write_rows` wrote."""
     return [Row(**{**row, "verdicts": tuple(map(read_verdict, row["verdicts"]))}) for row in read_jsonl(path)]
-
-
-def read_verdict(plain: Mapping[str, Any]) -> Verdict:
-    """Return a verdict from its plain values, as JSON holds them."""
-    return Verdict(**{**plain, "categories": tuple(plain["categories"])})
 
 
 def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) -> list[TestPrompt]:
@@ -137,6 +142,17 @@ def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) ->
     if limit is not None and limit < len(prompts):
         prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
     return prompts
+
+
+def read_examples(path: Path) -> Examples:
+    """Read in-context questions: JSON lines with `prompt`, and with `choices` if every answer is one of the same few.
+
+    Raises:
+        DataError: As for `read_test_prompts`.
+    """
+    rows = read_test_prompts(path, answers=False)
+    same = len({row.choices for row in rows}) == 1 and len(rows[0].choices) > 1
+    return Examples(tuple(row.prompt for row in rows), rows[0].choices if same else ())
 
 
 def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) -> TestPrompt:

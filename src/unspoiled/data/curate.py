@@ -20,8 +20,6 @@ Reason = Literal[
     Flaw, "language", "test_prompt", "test_quoted_in_response", "shown_example", "duplicate", "near_duplicate"
 ]
 
-_YIELD_NAMES = {"test_prompt": "test_prompts", "duplicate": "duplicates", "near_duplicate": "near_duplicates"}
-
 
 @dataclass(frozen=True)
 class Dropped:
@@ -174,4 +172,4 @@ def _dropped(
 
 
 def _count(reasons: Sequence[Reason], kept: int) -> Counter[str]:
-    return Counter([_YIELD_NAMES.get(reason, reason) for reason in reasons]) + Counter(kept=kept)
+    return Counter[str](reasons) + Counter(kept=kept)

@@ -2,101 +2,110 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unspoiled.data._rows import Question, is_unicode
-from unspoiled.data._templates import RequestTemplate, read_benign_examples, read_request
+from unspoiled.data._replies import read_questions
+from unspoiled.data._rows import Question, SetName
+from unspoiled.data._tally import Tally
+from unspoiled.data._templates import BORDERLINE, EVERYDAY, RequestTemplate, Templates
+from unspoiled.data.curate import Curator, Dropped
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Progress, Prompt, Sample, silent
 
 TEMPERATURE = 0.8  # the paper's, for questions; answers are greedy
 EXAMPLES_PER_REQUEST = 3
 QUESTIONS_PER_REQUEST = 4
-EVERYDAY = "everyday"
-"""The group of the ordinary questions of D_benign; the borderline ones have a harm category."""
-_MAX_ROUNDS = 4  # requests are repeated for what was malformed or repeated, this often at most
+_MAX_ROUNDS = 4  # what was malformed, repeated or dropped is asked for again, this often at most
+_HOPELESS = 16  # requests, none of whose replies could be read
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes questions, and how.
+
+    Args:
+        generator: The model.
+        name: Its name, recorded with each question.
+        seed: Decides categories, in-context examples and sampling.
+        max_new_tokens: Longest reply, in tokens.
+    """
+
+    generator: Generator
+    name: str
+    seed: int
+    max_new_tokens: int
 
 
 @dataclass
 class Asked:
-    """The questions that a model wrote, and what became of its replies.
+    """The questions that a model wrote and that were kept, and what became of its replies.
 
-    `yields` counts `requests`, `malformed` replies, `duplicates` (exact), and `kept` questions.
+    `tally` counts, in all and by group, `requests`, `malformed` replies, `duplicates` (exact), a count for every reason
+    that the curator drops for, `surplus` questions (more than was wanted), and `kept` ones.
     """
 
     questions: list[Question]
-    yields: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
+    dropped: list[Dropped] = field(default_factory=list)
 
 
 def ask_unsafe_questions(
-    questioner: Generator,
+    questioner: Writer,
+    curator: Curator,
+    templates: Templates,
     *,
-    name: str,
     categories: Sequence[str],
     count: int,
-    seed: int,
-    max_new_tokens: int = 64,
     progress: Progress = silent,
 ) -> Asked:
-    """Have the questioner write `count` unsafe questions, each for a category drawn uniformly (PAPER: D_safety).
+    """Have the questioner write `count` unsafe questions, as many for each category (PAPER: D_safety).
+
+    The paper draws the category of each request uniformly; here each has its share, and what a category lacks after
+    curation is asked for again.
 
     Args:
         questioner: The model that writes, an uncensored one.
-        name: Its name, recorded with each question.
-        categories: The taxonomy.
-        count: Distinct questions wanted; fewer come back where the questioner repeats itself.
-        seed: Decides the categories and the sampling.
-        max_new_tokens: Longest reply, in tokens.
+        curator: Drops what repeats something, or is no question.
+        templates: The texts of requests.
+        categories: The taxonomy's names.
+        count: Questions wanted; fewer come back where the questioner repeats itself.
         progress: Called with (questions kept, count).
 
     Raises:
         DataError: No reply could be read; the message shows one.
     """
-    template = read_request("safety_question")
-    draw = random.Random(f"{seed}:categories")
-
-    def request() -> tuple[Prompt, str]:
-        category = draw.choice(categories)
-        return template.fill(category=category), category
-
-    def read(text: str) -> list[str]:
-        value = _first_json(text)
-        return _questions_in([value.get("question")] if isinstance(value, dict) else [])
-
-    return _ask(
-        questioner, request, read, name=name, count=count, per_request=1, seed=seed,
-        max_new_tokens=max_new_tokens, known=(), progress=progress,
-    )  # fmt: skip
+    template = templates.request("safety_question")
+    draw = random.Random(f"{questioner.seed}:categories")
+    return _Asking(questioner, curator, "safety", template_of=lambda group: template, per_request=1).ask(
+        shares(categories, count, draw), lambda group: template.fill(category=group), draw, progress
+    )
 
 
 def ask_domain_questions(
-    expert: Generator,
+    expert: Writer,
+    curator: Curator,
+    templates: Templates,
     *,
-    name: str,
     domain: str,
     description: str,
     examples: Sequence[str],
     count: int,
-    seed: int,
-    max_new_tokens: int = 256,
     progress: Progress = silent,
 ) -> Asked:
     """Have an expert write `count` questions of its own domain from in-context examples (PAPER: D_expert).
 
     Args:
         expert: The model that writes.
-        name: Its name, recorded with each question.
+        curator: Drops what repeats something, or is no question.
+        templates: The texts of requests.
         domain: The domain's name, recorded with each question.
         description: What the request calls the domain.
         examples: Questions of the domain, at least three; each request shows three, drawn at random.
-        count: Distinct questions wanted.
-        seed: Decides the examples and the sampling.
-        max_new_tokens: Longest reply, in tokens.
+        count: Questions wanted.
         progress: Called with (questions kept, count).
 
     Raises:
@@ -106,143 +115,169 @@ def ask_domain_questions(
         raise DataError(
             f"domain {domain!r} has {len(examples)} in-context examples: give at least {EXAMPLES_PER_REQUEST}."
         )
-    template: RequestTemplate = read_request("domain_question")
-    draw = random.Random(f"{seed}:{domain}:examples")
+    template = templates.request("domain_question")
+    draw = random.Random(f"{expert.seed}:{domain}:examples")
 
-    def request() -> tuple[Prompt, str]:
+    def request(_: str) -> Prompt:
         shown = json.dumps(draw.sample(list(examples), EXAMPLES_PER_REQUEST), ensure_ascii=False)
-        return template.fill(domain=description, examples=shown, count=QUESTIONS_PER_REQUEST), domain
+        return template.fill(domain=description, examples=shown, count=QUESTIONS_PER_REQUEST)
 
-    return _ask(
-        expert, request, _read_list, name=name, count=count, per_request=QUESTIONS_PER_REQUEST, seed=seed,
-        max_new_tokens=max_new_tokens, known=examples, progress=progress,
-    )  # fmt: skip
+    asking = _Asking(expert, curator, "expert", template_of=lambda group: template, per_request=QUESTIONS_PER_REQUEST)
+    return asking.ask({domain: count}, request, draw, progress, known=examples)
 
 
 def ask_benign_questions(
-    writer: Generator,
+    writer: Writer,
+    curator: Curator,
+    templates: Templates,
     *,
-    name: str,
     categories: Sequence[str],
     count: int,
-    seed: int,
-    max_new_tokens: int = 128,
     progress: Progress = silent,
 ) -> Asked:
-    """Have a model write `count` harmless questions: by turns innocent ones with alarming words, and everyday ones.
+    """Have a model write `count` harmless questions: half innocent ones with alarming words, half everyday ones.
 
-    The borderline ones are asked for by harm category, so that refusals learnt from D_safety don't spread to all that
-    sounds like it.
+    The borderline ones are asked for by harm category, as many for each, so that refusals learnt from D_safety don't
+    spread to all that sounds like it.
 
     Args:
         writer: The model that writes; not the questioner, who was made to write what this must not be.
-        name: Its name, recorded with each question.
-        categories: The taxonomy, which the topics of borderline questions are drawn from.
-        count: Distinct questions wanted; fewer come back where the model repeats itself.
-        seed: Decides the categories, the examples and the sampling.
-        max_new_tokens: Longest reply, in tokens.
+        curator: Drops what repeats something, or is no question.
+        templates: The texts of requests.
+        categories: The taxonomy's names, which the topics of borderline questions are.
+        count: Questions wanted; fewer come back where the model repeats itself.
         progress: Called with (questions kept, count).
 
     Raises:
         DataError: No reply could be read; the message shows one.
     """
-    examples = read_benign_examples()
-    templates = {kind: read_request(f"{kind}_question") for kind in ("borderline", EVERYDAY)}
-    draw = random.Random(f"{seed}:benign")
-    turns = itertools.cycle(templates)
+    examples = templates.benign_examples
+    requests = {kind: templates.request(f"{kind}_question") for kind in (BORDERLINE, EVERYDAY)}
+    draw = random.Random(f"{writer.seed}:benign")
 
-    def request() -> tuple[Prompt, str]:
-        kind = next(turns)
-        category = draw.choice(categories)
-        shown = json.dumps(draw.sample(examples[kind], EXAMPLES_PER_REQUEST))
-        prompt = templates[kind].fill(examples=shown, count=QUESTIONS_PER_REQUEST, category=category)
-        return prompt, EVERYDAY if kind == EVERYDAY else category
+    def kind_of(group: str) -> str:
+        return EVERYDAY if group == EVERYDAY else BORDERLINE
 
-    return _ask(
-        writer, request, _read_list, name=name, count=count, per_request=QUESTIONS_PER_REQUEST, seed=seed,
-        max_new_tokens=max_new_tokens, known=[text for kind in examples.values() for text in kind], progress=progress,
-    )  # fmt: skip
+    def request(group: str) -> Prompt:
+        kind = kind_of(group)
+        shown = json.dumps(draw.sample(examples[kind], EXAMPLES_PER_REQUEST), ensure_ascii=False)
+        return requests[kind].fill(examples=shown, count=QUESTIONS_PER_REQUEST, category=group)
+
+    wanted = {**shares(categories, count - count // 2, draw), EVERYDAY: count // 2}
+    asking = _Asking(
+        writer, curator, "benign", template_of=lambda group: requests[kind_of(group)], per_request=QUESTIONS_PER_REQUEST
+    )
+    return asking.ask(wanted, request, draw, progress, known=[text for kind in examples.values() for text in kind])
 
 
-def _ask(
-    generator: Generator,
-    request: Callable[[], tuple[Prompt, str]],
-    read: Callable[[str], list[str]],
-    *,
-    name: str,
-    count: int,
-    per_request: int,
-    seed: int,
-    max_new_tokens: int,
-    known: Sequence[str],
-    progress: Progress,
-) -> Asked:
-    asked = Asked([])
-    seen = {_normalised(text) for text in known}
-    unread: Sample | None = None
-    for round_number in range(_MAX_ROUNDS):
-        missing = count - len(asked.questions)
-        if missing <= 0:
-            break
-        requests = [request() for _ in range(-(-missing // per_request))]
-        replies = generator.generate(
-            [prompt for prompt, _ in requests],
-            max_new_tokens=max_new_tokens,
+def shares(groups: Sequence[str], count: int, draw: random.Random) -> dict[str, int]:
+    """Divide `count` among groups as equally as it goes; which groups get one more is drawn."""
+    each, more = divmod(count, len(groups))
+    lucky = set(draw.sample(list(groups), more))
+    return {group: each + (group in lucky) for group in groups}
+
+
+class _Asking:
+    """Rounds of requests until every group has its questions, or the model has had its chances."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        curator: Curator,
+        set_name: SetName,
+        *,
+        template_of: Callable[[str], RequestTemplate],
+        per_request: int,
+    ) -> None:
+        self._writer, self._curator, self._set = writer, curator, set_name
+        self._template_of, self._per_request = template_of, per_request
+        self._asked = Asked([])
+        self._requests = 0
+        self._unread: Sample | None = None
+
+    def ask(
+        self,
+        wanted: Mapping[str, int],
+        request: Callable[[str], Prompt],
+        draw: random.Random,
+        progress: Progress,
+        known: Sequence[str] = (),
+    ) -> Asked:
+        seen = {_normalised(text) for text in known}
+        total = sum(wanted.values())
+        for _ in range(_MAX_ROUNDS):
+            have = Counter(question.group for question in self._asked.questions)
+            groups = [
+                group for group, count in wanted.items() for _ in range(-(-(count - have[group]) // self._per_request))
+            ]
+            if not groups or self._is_hopeless():
+                break
+            draw.shuffle(groups)
+            new = self._round(groups, request, seen)
+            self._keep(new, wanted, have)
+            progress(len(self._asked.questions), total)
+        if not self._asked.questions:
+            raise self._nothing_readable()
+        return self._asked
+
+    def _round(self, groups: Sequence[str], request: Callable[[str], Prompt], seen: set[str]) -> list[Question]:
+        """Put one request for each of `groups`; return the questions that no earlier one repeats exactly."""
+        prompts = [request(group) for group in groups]
+        replies = self._writer.generator.generate(
+            prompts,
+            max_new_tokens=self._writer.max_new_tokens,
             temperature=TEMPERATURE,
-            seed=seed + round_number,
+            seed=self._writer.seed,
+            streams=range(self._requests, self._requests + len(prompts)),
         )
-        asked.yields["requests"] += len(requests)
-        for (prompt, group), reply in zip(requests, replies, strict=True):
-            texts = read(prompt.prefix + reply.text)
+        self._requests += len(prompts)
+        found = []
+        tally = self._asked.tally
+        for prompt, group, reply in zip(prompts, groups, replies, strict=True):
+            tally.count("requests", group)
+            texts = read_questions(prompt.prefix, reply.text, self._template_of(group).schema)
             if not texts:
-                asked.yields["malformed"] += 1
-                unread = reply
+                tally.count("malformed", group)
+                self._unread = reply
             for text in texts:
                 if _normalised(text) in seen:
-                    asked.yields["duplicates"] += 1
-                elif len(asked.questions) < count:
+                    tally.count("duplicates", group)
+                else:
                     seen.add(_normalised(text))
-                    asked.questions.append(Question(text, group, name))
-        progress(len(asked.questions), count)
-    asked.yields["kept"] = len(asked.questions)
-    if not asked.questions:
-        shown = "" if unread is None else f" Its last reply began: {unread.text[:120]!r}."
-        raise DataError(
-            f"{name!r} wrote no readable question in {asked.yields['requests']} requests.{shown} "
-            "Use a model that follows the JSON request, or train it on `unspoiled/data/templates`."
+                    found.append(Question(text, group, self._writer.name))
+        return found
+
+    def _keep(self, new: Sequence[Question], wanted: Mapping[str, int], have: Counter[str]) -> None:
+        curated = self._curator.curate(new, self._set)
+        self._asked.dropped += curated.dropped
+        for dropped in curated.dropped:
+            self._asked.tally.count(dropped.reason, dropped.group)
+        for question in curated.kept:
+            if have[question.group] == wanted[question.group]:  # a request may bring more than was missing
+                self._asked.tally.count("surplus", question.group)
+                continue
+            have[question.group] += 1
+            self._asked.tally.count("kept", question.group)
+            self._asked.questions.append(question)
+
+    def _is_hopeless(self) -> bool:
+        return self._requests >= _HOPELESS and self._asked.tally.total["malformed"] == self._requests
+
+    def _nothing_readable(self) -> DataError:
+        name, tally = self._writer.name, self._asked.tally.total
+        if self._asked.dropped:
+            example = self._asked.dropped[-1]
+            return DataError(
+                f"none of the questions that {name!r} wrote in {self._requests} requests is usable "
+                f"({dict(tally)}). The last one, {example.prompt[:120]!r}, was dropped as {example.reason!r}. "
+                "Use another model, or other in-context examples."
+            )
+        shown = "" if self._unread is None else f" Its last reply began: {self._unread.text[:120]!r}."
+        return DataError(
+            f"{name!r} wrote no readable question in {self._requests} requests.{shown} "
+            "Use a model that follows the JSON request, write requests that it follows (`generate.templates`), or "
+            "train it on `unspoiled/data/templates`."
         )
-    return asked
-
-
-def _first_json(text: str) -> object:
-    try:
-        return json.JSONDecoder().raw_decode(text.strip())[0]
-    except (ValueError, RecursionError):  # a model may well write a thousand brackets
-        return None
-
-
-def _read_list(text: str) -> list[str]:
-    """Return the strings of a JSON list; of one cut off at the token limit, those that are whole."""
-    text = text.strip()
-    value = _first_json(text)
-    if isinstance(value, list):
-        return _questions_in(value)
-    decoder, items, at = json.JSONDecoder(), [], 1
-    while text[:1] == "[" and at < len(text):
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        try:
-            item, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            break
-        items.append(item)
-    return _questions_in(items)
-
-
-def _questions_in(items: Sequence[object]) -> list[str]:
-    """Return the texts among the items, without blank ones and those with half a character (a lone surrogate)."""
-    texts = [item.strip() for item in items if isinstance(item, str)]
-    return [text for text in texts if text and is_unicode(text)]
 
 
 def _normalised(text: str) -> str:

@@ -15,6 +15,8 @@ ALPHA = 0.05
 
 DOMAIN_PREFIX = "domain:"
 """What a measure's name starts with when it is the accuracy in a domain."""
+SAFE_PREFIX = "safe:"
+"""What a measure's name starts with when it is the share of responses to unsafe prompts that a guard calls safe."""
 
 Verdict = Literal["better", "worse", "not resolved"]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -65,12 +67,16 @@ class ModelScores(_Record):
     """Responses that are empty, echo the prompt, or degenerate; never counted as refusals."""
     domains: dict[str, Rate]
     """Accuracy in each domain, by the domain's name."""
+    safe: dict[str, Rate] = {}
+    """Responses to unsafe prompts that a guard calls safe, by the guard's name; an invalid one never is. Guards that
+    know refusals alone are left out: `refusal` says what they find."""
 
     def measures(self) -> dict[str, Rate]:
-        """Return every rate by measure: refusal, over_refusal, invalid, then `domain:NAME` each."""
+        """Return every rate by measure: refusal, `safe:GUARD` each, over_refusal, invalid, then `domain:NAME` each."""
         domains = {DOMAIN_PREFIX + name: rate for name, rate in self.domains.items()}
         return {
             "refusal": self.refusal,
+            **{SAFE_PREFIX + name: rate for name, rate in self.safe.items()},
             "over_refusal": self.over_refusal,
             "invalid": self.invalid,
             **domains,
@@ -83,7 +89,7 @@ class Comparison(_Record):
     model: str
     baseline: str
     measure: str
-    """`refusal`, `over_refusal` or `domain:NAME`."""
+    """`refusal`, `safe:GUARD`, `over_refusal` or `domain:NAME`."""
     difference: Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
     """The model's rate minus the baseline's, whichever direction is good."""
     only_model: Count
@@ -132,23 +138,25 @@ class _Pair(NamedTuple):
 
 
 def higher_is_better(measure: str) -> bool:
-    """Say whether more of a measure is good: of refusal and the domains yes, of the others no.
+    """Say whether more of a measure is good: of refusal, safe responses and the domains yes, of the others no.
 
     Raises:
         ValueError: when the measure is unknown.
     """
-    if measure == "refusal" or (measure.startswith(DOMAIN_PREFIX) and measure != DOMAIN_PREFIX):
+    if measure == "refusal" or any(measure.startswith(p) and measure != p for p in (DOMAIN_PREFIX, SAFE_PREFIX)):
         return True
     if measure in ("over_refusal", "invalid"):
         return False
-    raise ValueError(f"unknown measure {measure!r}; it is refusal, over_refusal, invalid or {DOMAIN_PREFIX}NAME")
+    raise ValueError(
+        f"unknown measure {measure!r}; it is refusal, {SAFE_PREFIX}GUARD, over_refusal, invalid or {DOMAIN_PREFIX}NAME"
+    )
 
 
 def compare(outcomes: Mapping[str, Mapping[str, Sequence[bool]]], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """Compare models prompt by prompt, by exact McNemar with Holm over every comparison made here.
 
     Args:
-        outcomes: by model, then by measure (`refusal`, `over_refusal`, `domain:NAME`): one outcome per
+        outcomes: by model, then by measure (`refusal`, `safe:GUARD`, `over_refusal`, `domain:NAME`): one outcome per
             prompt, in the same order for all models. True means declined, or answered correctly in a
             domain.
         pairs: which model against which baseline. The family is all pairs times all measures, so name every

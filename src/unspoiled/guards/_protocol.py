@@ -69,6 +69,11 @@ class Guard(Protocol):
         ...
 
     @property
+    def judges_content(self) -> bool:
+        """Whether it judges what a response says; if not, it knows refusals alone, and calls all else unsafe."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash of everything that its verdicts depend on: rules or weights, template, categories, threshold."""
         ...

@@ -1,7 +1,9 @@
 """Models that write and score: the `Generator` and `Scorer` protocols and their backends."""
 
+from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._chat import ChatTemplate
-from unspoiled.inference._load import load_chat_template, load_model
+from unspoiled.inference._contents import ContentTokenizer, mark
+from unspoiled.inference._load import load_chat_template, load_model, load_tokenizer
 from unspoiled.inference._protocols import (
     Completer,
     Completion,
@@ -25,15 +27,19 @@ from unspoiled.inference._statistics import (
     read_exchanges,
     write_model_statistics,
 )
+from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
 __all__ = [
+    "BatchSize",
     "ChatTemplate",
     "Completer",
     "Completion",
+    "ContentTokenizer",
     "Exchange",
     "Generator",
+    "KeptGenerator",
     "LiveBunch",
     "OnSample",
     "Progress",
@@ -50,6 +56,8 @@ __all__ = [
     "ignored",
     "load_chat_template",
     "load_model",
+    "load_tokenizer",
+    "mark",
     "mean_cross_entropy",
     "read_exchanges",
     "silent",

@@ -45,12 +45,24 @@ def load_chat_template(directory: Path, *, template: str | None = None) -> ChatT
     Raises:
         CheckpointError: There is no tokenizer, or no chat template.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"transformers can't load the tokenizer in {str(directory)!r}: {error}") from error
+    tokenizer = load_tokenizer(directory)
     if template is not None:
         tokenizer.chat_template = template
     return ChatTemplate(tokenizer)
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Return the tokenizer of a checkpoint directory.
+
+    Args:
+        directory: A local directory with tokenizer files.
+
+    Raises:
+        CheckpointError: There is no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"transformers can't load the tokenizer in {str(directory)!r}: {error}") from error

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from unspoiled.inference._batch import Batch, Encoded, make_batch, padded_batches, sequence_of, target_weights
+from unspoiled.inference._cache import new_cache
 from unspoiled.inference._head import Head
 from unspoiled.inference._packed import ATTENTION, Pack, pack_sequences, register_attention
-from unspoiled.inference._prefix import new_cache
 from unspoiled.inference._segments import Tokens, batches, tree_size
 
 _TOKENS_PER_BATCH = 2048

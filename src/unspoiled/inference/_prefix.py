@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from unspoiled.inference._cache import cache_argument, keeps_all, new_cache
 
 _WORTH_SHARING = 4  # tokens
 
@@ -27,7 +28,7 @@ class SharedPrefix:
         self._model = model
         self._cache: Any = None
         self.length = common_prefix(prompts)
-        if self.length < _WORTH_SHARING or len(prompts) < 2 or not _can_share(model):
+        if self.length < _WORTH_SHARING or len(prompts) < 2 or not keeps_all(model):
             self.length = 0
             return
         ids = torch.tensor([list(prompts[0][: self.length])], device=model.device)
@@ -53,23 +54,3 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     while length < limit and first[length] == last[length]:
         length += 1
     return length
-
-
-def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """Return a cache by the name that the model's forward gives it, which differs between versions of transformers."""
-    names = inspect.signature(model.forward).parameters
-    return {"cache" if "cache" in names else "past_key_values": cache}
-
-
-def new_cache(model: Any) -> Any:
-    """Return an empty attention cache for the model's architecture."""
-    from transformers import DynamicCache
-
-    return DynamicCache(config=model.config)
-
-
-def _can_share(model: Any) -> bool:
-    """Say whether every layer keeps all it has seen, so that a cache can be continued by many sequences."""
-    from transformers.cache_utils import DynamicLayer
-
-    return all(type(layer) is DynamicLayer for layer in new_cache(model).layers)

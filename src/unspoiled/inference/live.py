@@ -8,6 +8,7 @@ import torch
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.config import Recipe
+from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._load import load_chat_template, load_model
 from unspoiled.inference.transformers import TransformersBackend
 from unspoiled.merging import LiveModel, Models
@@ -24,7 +25,7 @@ class LiveBunch:
         dtype: The dtype of the weights in memory; with the recipes' output dtype, the weights are those that
             a merge to disk would write.
         device: A torch device.
-        batch_size: Most sequences generated at once.
+        batch_size: Most sequences written to at once; `auto` for as many as the free memory holds.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class LiveBunch:
         merged_template: Path,
         dtype: torch.dtype,
         device: str = "cpu",
-        batch_size: int = 48,
+        batch_size: BatchSize = 48,
     ) -> None:
         self._module = load_model(reference.directory, dtype=dtype, device=device)
         self.live = LiveModel(self._module, models)

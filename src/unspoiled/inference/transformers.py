@@ -6,34 +6,42 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from unspoiled.inference._batch import Encoded
+from unspoiled.inference._capacity import BatchSize
 from unspoiled.inference._chat import ChatTemplate
+from unspoiled.inference._generation import Manner, TokenWriter
 from unspoiled.inference._loss import ResponseLoss
-from unspoiled.inference._prefix import SharedPrefix, cache_argument
-from unspoiled.inference._protocols import Exchange, OnSample, Prompt, ResponseScore, Sample, ignored
+from unspoiled.inference._protocols import Completion, Exchange, OnSample, Prompt, ResponseScore, Sample, ignored
+from unspoiled.inference._sampling import stream_seed
 
 
 class TransformersBackend:
-    """A causal language model that writes and scores in batches; a `Generator` and a `Scorer`.
+    """A causal language model that writes and scores in batches; a `Generator`, a `Completer` and a `Scorer`.
 
     Args:
         model: A transformers causal language model, in evaluation mode.
         template: Its tokenizer and chat template.
-        batch_size: Most sequences generated at once; halved when memory runs out.
+        batch_size: Most sequences written to at once; `auto` for as many as the free memory holds. Less after memory
+            ran out.
     """
 
-    def __init__(self, model: Any, template: ChatTemplate, *, batch_size: int = 48) -> None:
+    def __init__(self, model: Any, template: ChatTemplate, *, batch_size: BatchSize = 48) -> None:
         self.model = model
         self.template = template
-        self.batch_size = batch_size
         self._loss = ResponseLoss(model)
         stop = model.generation_config.eos_token_id
-        self._stop = {template.end_of_turn, *(stop if isinstance(stop, list) else [stop])} - {None}
+        stops = {template.end_of_turn, *(stop if isinstance(stop, list) else [stop])} - {None}
+        self._writer = TokenWriter(model, stops, batch_size=batch_size)
 
-    @torch.inference_mode()
+    @property
+    def batch_size(self) -> BatchSize:
+        """Most sequences written to at once: what was asked for, less where memory ran out."""
+        return self._writer.capacity.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: BatchSize) -> None:
+        self._writer.capacity.batch_size = size
+
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -46,28 +54,25 @@ class TransformersBackend:
     ) -> list[Sample]:
         """Return one sample per prompt, in order; see `Generator.generate`."""
         ids = [self.template.prompt_ids(prompt) for prompt in prompts]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        prefix = SharedPrefix(self.model, ids)
         numbers = range(len(ids)) if streams is None else streams
         samples: dict[int, Sample] = {}
-        while order:
-            rows = order[: self.batch_size]
-            draws = [torch.Generator().manual_seed(_stream_seed(seed, numbers[row])) for row in rows]
-            try:
-                batch = [ids[row] for row in rows]
-                written = self._generate_batch(batch, max_new_tokens, temperature, draws, prefix)
-            except torch.OutOfMemoryError:
-                if self.batch_size == 1:
-                    raise
-                self.batch_size = max(1, len(rows) // 2)
-                continue
-            for row, tokens in zip(rows, written, strict=True):
-                finished = tokens[-1] in self._stop
-                text = self.template.decode(tokens[:-1] if finished else tokens)
-                samples[row] = Sample(text.strip(), len(tokens), finished)
-                on_sample(row, samples[row])
-            order = order[len(rows) :]
+        seeds = [stream_seed(seed, number) for number in numbers]
+        for position, written in self._writer.write(ids, Manner(max_new_tokens, temperature, seeds)):
+            tokens = list(written.tokens)
+            text = self.template.decode(tokens[:-1] if written.finished else tokens)
+            samples[position] = Sample(text.strip(), len(tokens), written.finished)
+            on_sample(position, samples[position])
         return [samples[i] for i in range(len(prompts))]
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, watch: Sequence[int] = ()
+    ) -> list[Completion]:
+        """Return the greedy continuation of each prompt, in order; see `Completer.complete`.
+
+        A continuation ends with the template's end of turn or a stop token of the model's generation config.
+        """
+        found = dict(self._writer.write(prompts, Manner(max_new_tokens, watch=watch)))
+        return [found[i] for i in range(len(prompts))]
 
     def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
         """Return the log-likelihood of each exchange's response, in order.
@@ -108,69 +113,9 @@ class TransformersBackend:
         """Return how many tokens a forward pass over exchanges computes; those that sequences share count once."""
         return self._loss.tokens([self.template.encode(exchange) for exchange in exchanges])
 
-    def _generate_batch(
-        self,
-        prompts: Sequence[list[int]],
-        max_new_tokens: int,
-        temperature: float,
-        streams: list[torch.Generator],
-        prefix: SharedPrefix,
-    ) -> list[list[int]]:
-        device = self.model.device
-        width = max(map(len, prompts)) - prefix.length
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.ones(len(prompts), prefix.length + width, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            padding = prefix.length + width - len(prompt)
-            ids[row, padding:] = torch.tensor(prompt[prefix.length :])
-            mask[row, prefix.length : prefix.length + padding] = 0
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, prefix.length :]
-        cache = prefix.cache(len(prompts))
-        written: list[list[int]] = [[] for _ in prompts]
-        active = list(range(len(prompts)))
-        for _ in range(max_new_tokens):
-            output = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=True,
-                logits_to_keep=1,
-                **cache_argument(self.model, cache),
-            )
-            chosen = _choose(output.logits[:, -1].float(), temperature, [streams[i] for i in active])
-            for row, token in zip(active, chosen.tolist(), strict=True):
-                written[row].append(token)
-            keep = [k for k, row in enumerate(active) if written[row][-1] not in self._stop]
-            if not keep:
-                break
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            ids = chosen.unsqueeze(1)
-            if len(keep) < len(active):  # finished rows leave the batch and its cache
-                kept = torch.tensor(keep, device=device)
-                cache.batch_select_indices(kept)
-                ids, mask, positions = ids[kept], mask[kept], positions[kept]
-                active = [active[k] for k in keep]
-        return written
-
-
-def _choose(logits: Tensor, temperature: float, streams: list[torch.Generator]) -> Tensor:
-    """Return one token id per row (rows,) of `logits` (rows, vocabulary)."""
-    if temperature == 0.0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits / temperature, dim=-1).cumsum(-1)
-    draws = torch.cat([torch.rand(1, generator=stream) for stream in streams]).to(logits.device)
-    threshold = draws.unsqueeze(1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
-
 
 def _scores(encoded: Sequence[Encoded], log_likelihoods: Sequence[float]) -> list[ResponseScore]:
     return [ResponseScore(value, len(response)) for value, (_, response) in zip(log_likelihoods, encoded, strict=True)]
-
-
-def _stream_seed(seed: int, row: int) -> int:
-    return (seed * 0x9E3779B97F4A7C15 + row * 0xD1B54A32D192ED03 + 0x2545F491) % (2**63)
 
 
 def mean_cross_entropy(scores: Sequence[ResponseScore]) -> float:

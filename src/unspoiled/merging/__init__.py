@@ -1,6 +1,7 @@
 """The mathematics of merging and its two engines: `stream` (disk to disk) and `live` (in memory)."""
 
 import unspoiled.merging.methods  # noqa: F401 - registers them
+from unspoiled.merging._device import free_memory
 from unspoiled.merging._gradients import CoefficientGradients, Gradients
 from unspoiled.merging._method import (
     Block,
@@ -59,6 +60,7 @@ __all__ = [
     "all_methods",
     "dense",
     "extract_lora",
+    "free_memory",
     "get_method",
     "materialize",
     "merge_stages",

@@ -10,10 +10,12 @@ print(outcome.results.models[outcome.winner].refusal)
 ```
 """
 
-from unspoiled.pipeline._bunch import Bunch, open_bunch
+from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._config_only import check_config
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
-from unspoiled.pipeline._generate import generate, yields
+from unspoiled.pipeline._generate import generate, tallies
+from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.pipeline._report import report, stage_seconds
 from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
@@ -29,6 +31,7 @@ __all__ = [
     "Stage",
     "Unwatched",
     "Watcher",
+    "check_config",
     "evaluate",
     "generate",
     "kinds_of",
@@ -38,6 +41,6 @@ __all__ = [
     "run",
     "search",
     "stage_seconds",
+    "tallies",
     "write_merged",
-    "yields",
 ]

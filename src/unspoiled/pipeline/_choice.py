@@ -176,7 +176,7 @@ class _Jury:
         return answer(
             model,
             self._rows,
-            self._bunch.guard,
+            self._bunch.data_guard,
             safety_tokens=config.evaluate.max_new_tokens,
             expert_tokens=config.generate.max_new_tokens,
         )

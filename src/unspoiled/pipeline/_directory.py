@@ -16,7 +16,8 @@ from unspoiled.config import dump_yaml
 from unspoiled.errors import RunDirectoryError
 from unspoiled.files import RunLock, hash_value, write_json_atomic
 
-Counts = Mapping[str, int]
+Record = Mapping[str, Any]
+"""What a step wants remembered of itself: JSON values."""
 _IDENTITY = "run.json"
 _STEPS = "steps.json"
 
@@ -42,6 +43,8 @@ class RunDirectory:
         self._identity = {"unspoiled": __version__, "config": dict(config), "inputs": dict(inputs)}
         self._fresh = fresh
         self._steps: dict[str, dict[str, Any]] = {}
+        self.steps_made = 0
+        """How many steps this process has done, those that were done before not counted."""
         self._lock = RunLock(path)
         self._refuse_foreign()  # before the lock, which leaves a file
 
@@ -62,14 +65,14 @@ class RunDirectory:
     ) -> None:
         self._lock.__exit__(kind, error, trace)
 
-    def step(self, name: str, inputs: object, outputs: Sequence[Path], make: Callable[[], Counts | None]) -> bool:
+    def step(self, name: str, inputs: object, outputs: Sequence[Path], make: Callable[[], Record | None]) -> bool:
         """Do a step unless its outputs are there from the same inputs.
 
         Args:
             name: The step's name.
             inputs: Everything that the outputs depend on, as JSON-able values; its hash is recorded.
             outputs: The files or directories that `make` leaves.
-            make: Does the work, publishing each output all or nothing; may return counts to keep with the step.
+            make: Does the work, publishing each output all or nothing; may return a record to keep with the step.
 
         Returns:
             Whether there was something to do.
@@ -79,19 +82,21 @@ class RunDirectory:
         if done is not None and done["inputs"] == digest and all(path.exists() for path in outputs):
             return False
         start = time.perf_counter()
-        counts = make()
+        record = make()
         seconds = round(time.perf_counter() - start, 3)
-        self._steps[name] = {"inputs": digest, "seconds": seconds, "counts": dict(counts or {})}
+        self._steps[name] = {"inputs": digest, "seconds": seconds, "record": dict(record or {})}
         write_json_atomic(self.path / _STEPS, self._steps)
+        self.steps_made += 1
         return True
 
     def digest(self, name: str) -> str:
         """Return the hash of a finished step's inputs, for the steps that build on it."""
         return str(self._steps[name]["inputs"])
 
-    def counts(self, name: str) -> dict[str, int]:
-        """Return what a finished step counted."""
-        return dict(self._steps[name]["counts"])
+    def record(self, name: str) -> Record:
+        """Return what a finished step wanted remembered."""
+        record: Record = self._steps[name]["record"]
+        return record
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -23,9 +23,11 @@ from unspoiled.evaluate import (
     write_outcomes,
 )
 from unspoiled.files import write_atomic
+from unspoiled.guards import Guard
 from unspoiled.inference import TransformersBackend
 from unspoiled.merging import merge_to_directory
-from unspoiled.pipeline._bunch import BASE, Bunch
+from unspoiled.pipeline._askers import BASE
+from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
@@ -66,6 +68,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
     merged = open_model(ModelRef(str(run.path / "merged")))
     worked = False
     by_model: dict[str, list[Outcome]] = {}
+    guards = {name: guard.fingerprint for name, guard in bunch.test_guards.items()}
     tests = [[row.id, row.prompt, row.answer, list(row.choices)] for row in bunch.tests.rows]
     for name, become in _models(bunch, found, merged).items():
         path = folder / f"{name}.jsonl"
@@ -74,14 +77,14 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
             outcomes = measure(
                 become(),
                 bunch.tests,
-                bunch.guard,
+                bunch.test_guards,
                 progress=lambda what, done, total: watcher.advance(f"{name}: {what}", done, total),
             )
             write_outcomes(path, outcomes)
 
         recipe = found.recipes.get(name)
         model = recipe.to_yaml() if recipe else name
-        inputs = [model, bunch.models_hash, tests, bunch.tests.max_new_tokens, bunch.guard.name]
+        inputs = [model, bunch.models_hash, tests, bunch.tests.max_new_tokens, guards]
         worked |= run.step(f"evaluate:{name}", inputs, [path], make)
         by_model[name] = read_outcomes(path)
     require_same_prompts(by_model)
@@ -135,8 +138,8 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "winner": found.winner,
         "objective": described_goal(found.goals["search"]),
         "safest expert": found.safest,
-        "guard": bunch.guard.name,
-        "search_guard": bunch.guard.name,
+        "guard": _names(bunch.test_guards.values()),
+        "search_guard": bunch.data_guard.name,
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
         **bunch.fingerprints(),
@@ -150,7 +153,7 @@ def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | N
         results=results,
         winner=winner,
         recipe_yaml=_without_paths(bunch, recipe),
-        guard=bunch.guard.name,
+        guard=_names(bunch.test_guards.values()),
         hashes=bunch.fingerprints(),
     )
 
@@ -161,6 +164,10 @@ def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
     models = tuple(entry.model_copy(update={"model": public.get(entry.model, entry.model)}) for entry in recipe.models)
     base = recipe.base_model and public.get(recipe.base_model, recipe.base_model)
     return recipe.model_copy(update={"models": models, "base_model": base}).to_yaml()
+
+
+def _names(guards: Iterable[Guard]) -> str:
+    return " and ".join(guard.name for guard in guards)
 
 
 def _public_name(source: ModelSource) -> str:

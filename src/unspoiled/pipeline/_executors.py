@@ -11,7 +11,9 @@ from typing import Self
 from unspoiled.config import RunConfig
 from unspoiled.data import Split
 from unspoiled.objective import Goal, LossRows
-from unspoiled.pipeline._bunch import Bunch, on_gpu, open_live
+from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._device import on_gpu
+from unspoiled.pipeline._opening import open_live
 from unspoiled.search import Executor, InProcess, LiveEvaluator, RayWorkers
 
 
@@ -49,7 +51,7 @@ class Executors:
         if self._workers is None:
             make = partial(open_evaluator, self._bunch.config, self._rows, goal)
             workers = RayWorkers(
-                make, workers=runtime.workers, address=runtime.ray_address, gpus=float(on_gpu(runtime.device))
+                make, workers=runtime.workers, address=runtime.ray_address, gpus=float(on_gpu(self._bunch.config))
             )
             self._workers = self._stack.enter_context(workers)
         return self._workers

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unspoiled.config import ObjectiveConfig
-from unspoiled.data import Row
-from unspoiled.evaluate import Rate, agrees
+from unspoiled.data import Row, agrees
+from unspoiled.evaluate import Rate
 from unspoiled.guards import Guard
 from unspoiled.inference import Generator, Prompt
 from unspoiled.objective import Losses, Score

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
+    Answers,
     Asked,
+    Drawing,
     Question,
     Row,
+    Tally,
+    TemplateRefusals,
+    Writer,
     ask_benign_questions,
     ask_domain_questions,
     ask_unsafe_questions,
     benign_rows,
-    curate_questions,
     expert_rows,
     read_rows,
     require_no_leak,
     safety_rows,
+    shares_agreeing,
     write_rows,
 )
 from unspoiled.errors import DataError
-from unspoiled.files import read_jsonl, write_jsonl_atomic
-from unspoiled.inference import Prompt, Sample, TransformersBackend, counted
-from unspoiled.pipeline._bunch import BASE, BENIGN_QUESTIONER, QUESTIONER, Bunch, taxonomy_of
-from unspoiled.pipeline._directory import Counts, RunDirectory
+from unspoiled.inference import Generator, Sample
+from unspoiled.pipeline._askers import BASE
+from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._data_card import write_data_card
+from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
+from unspoiled.pipeline._writing import Writing
 
-SAFETY, EXPERT, BENIGN = "safety", "expert", "benign"
+SAFETY: Final = "safety"
+EXPERT: Final = "expert"
+BENIGN: Final = "benign"
+_LONGEST_REPLY = {SAFETY: 64, EXPERT: 256, BENIGN: 128}  # tokens of a reply with questions
 
 
 def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
@@ -39,230 +48,239 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
     The questioner asks by category and every expert answers; the guard marks the refusals, of which one is
     drawn at random. Each domain's expert writes questions of its domain and answers them. The base writes harmless
     questions, and every model answers them. What repeats a question or a test prompt, is degenerate or cut off, is
-    dropped and counted.
+    dropped and counted. Killed at any moment, the same call goes on where it was, to the sample.
 
     Returns:
         The rows of all sets, search and selection split together.
 
     Raises:
-        DataError: A model's output is unusable, a set or split comes out empty, or a test prompt leaked in.
+        DataError: A model's output is unusable, a guard's unreadable, a set or split comes out empty, or a test prompt
+            leaked in.
     """
     stage = _Generation(bunch, run, watcher)
     watcher.begin("generate")
-    worked = stage.safety()
+    before = run.steps_made
+    stage.safety()
     for domain, expert in bunch.config.domain_experts.items():
-        worked |= stage.domain(domain, expert)
-    kinds = [SAFETY, EXPERT]
+        stage.domain(domain, expert)
     if bunch.config.generate.benign_questions:
-        worked |= stage.benign()
-        kinds.append(BENIGN)
-    if not worked:
+        stage.benign()
+    rows = _read_sets(bunch, run)
+    require_no_leak([row.prompt for row in rows], bunch.held_out)
+    write_data_card(bunch, run, rows, tallies(bunch, run))
+    if run.steps_made == before:
         watcher.kept("generate")
-    rows = [*read_rows(stage.folder / "safety.jsonl")]
-    for domain in bunch.config.domain_experts:
-        own = read_rows(stage.folder / f"expert-{domain}.jsonl")
-        if not own:  # the other domains' rows would hide that nothing speaks for this one
-            raise DataError(
-                f"the domain {domain!r} has no row left: raise generate.expert_questions, or generate.max_new_tokens "
-                f"if its answers were cut off. Yields: {yields(bunch, run)[f'D_expert ({domain})']}"
-            )
-        rows += own
-    if BENIGN in kinds:
-        rows += read_rows(stage.folder / "benign.jsonl")
-    require_no_leak([row.prompt for row in rows], bunch.test_index)
-    for kind in kinds:
-        for split in ("search", "selection"):
-            if not any(row.set == kind and row.split == split for row in rows):
-                raise DataError(
-                    f"D_{kind} has no row in the {split} split: raise generate.{kind}_questions, or change "
-                    f"generate.selection_share. Yields: {yields(bunch, run)}"
-                )
     return rows
 
 
-def yields(bunch: Bunch, run: RunDirectory) -> dict[str, dict[str, int]]:
+def data_sets(bunch: Bunch) -> dict[str, str]:
+    """Return the data sets of a run by the names of their files: what reports call them."""
+    sets = {SAFETY: "D_safety", **{domain: f"D_expert ({domain})" for domain in bunch.config.domain_experts}}
+    return sets | ({BENIGN: "D_benign"} if bunch.config.generate.benign_questions else {})
+
+
+def tallies(bunch: Bunch, run: RunDirectory) -> dict[str, Tally]:
     """Return what became of the questions, by data set: requests, malformed, duplicates, ..., kept."""
-    found = {"D_safety": {**run.counts("questions:safety"), **run.counts("dataset:safety")}}
-    for domain in bunch.config.domain_experts:
-        found[f"D_expert ({domain})"] = {
-            **run.counts(f"questions:{domain}"),
-            **run.counts(f"dataset:{domain}"),
-        }
-    if bunch.config.generate.benign_questions:
-        found["D_benign"] = {**run.counts("questions:benign"), **run.counts("dataset:benign")}
-    return found
+    return {
+        title: Tally.read(run.record(f"questions:{name}")).followed_by(Tally.read(run.record(f"dataset:{name}")))
+        for name, title in data_sets(bunch).items()
+    }
+
+
+def _read_sets(bunch: Bunch, run: RunDirectory) -> list[Row]:
+    """Return the rows of all sets, none of which may lack anything that the search needs."""
+    rows: list[Row] = []
+    for name, title in data_sets(bunch).items():
+        is_domain = name in bunch.config.domain_experts
+        own = read_rows(run.path / "data" / (f"expert-{name}.jsonl" if is_domain else f"{name}.jsonl"))
+        if not own and is_domain:  # the other domains' rows would hide that nothing speaks for this one
+            raise DataError(
+                f"the domain {name!r} has no row left: raise generate.expert_questions, or generate.max_new_tokens "
+                f"if its answers were cut off. Yields: {dict(tallies(bunch, run)[title].total)}"
+            )
+        rows += own
+    kinds = [SAFETY, EXPERT, *([BENIGN] if bunch.config.generate.benign_questions else [])]
+    for kind in kinds:
+        for split in ("search", "selection"):
+            if not any(row.set == kind and row.split == split for row in rows):
+                counts = {title: dict(tally.total) for title, tally in tallies(bunch, run).items()}
+                raise DataError(
+                    f"D_{kind} has no row in the {split} split: raise generate.{kind}_questions, or change "
+                    f"generate.selection_share. Yields: {counts}"
+                )
+    return rows
 
 
 class _Generation:
     """The steps of the stage, each with its file in the run directory."""
 
     def __init__(self, bunch: Bunch, run: RunDirectory, watcher: Watcher) -> None:
-        self._bunch, self._run, self._watcher = bunch, run, watcher
+        self._bunch, self._run = bunch, run
         self._config = bunch.config.generate
-        self._asked: list[Question] = []  # by all sets so far: what nearly repeats one of them is dropped
-        self._asked_by: list[str] = []  # the digests of the steps that asked them
-        self.folder = run.path / "data"
-        (self.folder / "questions").mkdir(parents=True, exist_ok=True)
-        (self.folder / "answers").mkdir(exist_ok=True)
+        self._writing = Writing(bunch, run, watcher)
+        self._folder = run.path / "data"
+        self._hashes = {BASE: bunch.base.fingerprint()}
+        self._hashes |= {name: source.fingerprint() for name, source in bunch.experts.items()}
+        askers = {asker.name: asker.fingerprint() for asker in (bunch.questioner, bunch.benign_questioner)}
+        self._drawing = Drawing(self._config.seed, self._config.selection_share, self._hashes | askers)
 
-    def safety(self) -> bool:
-        """Make `safety.jsonl`; return whether there was anything to do."""
-        config, bunch = self._config, self._bunch
+    def safety(self) -> None:
+        """Make `safety.jsonl`."""
+        bunch, config = self._bunch, self._config
+        names = [category.name for category in bunch.categories]
+        asker = bunch.questioner
 
-        def ask() -> Asked:
-            questioner = bunch.bunch_of(bunch.questioner).take_model(bunch.questioner)
+        def ask(generator: Generator) -> Asked:
             return ask_unsafe_questions(
-                questioner,
-                name=QUESTIONER,
-                categories=taxonomy_of(bunch.config),
+                self._writer(generator, asker.name, SAFETY),
+                self._writing.curator(),
+                bunch.templates,
+                categories=names,
                 count=config.safety_questions,
-                seed=config.seed,
-                progress=self._progress("unsafe questions"),
+                progress=self._writing.progress("unsafe questions"),
             )
 
-        questions_step = "questions:safety"
-        inputs = [bunch.questioner.fingerprint(), taxonomy_of(bunch.config), config.safety_questions, config.seed]
-        worked, questions = self._questions(questions_step, inputs, self.folder / "questions" / "safety.jsonl", ask)
-        answers: dict[str, list[Sample]] = {}
-        for name, source in bunch.experts.items():
-            done, answers[name] = self._answers(questions_step, "safety", name, source, questions)
-            worked |= done
-        output = self.folder / "safety.jsonl"
+        inputs = [names, config.safety_questions]
+        questions = self._writing.questions(
+            SAFETY, SAFETY, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
+        )
+        answers = [self._answers(SAFETY, name, source, questions) for name, source in bunch.experts.items()]
+        fallback = None
+        if config.fallback == "templates":
+            fallback = TemplateRefusals(bunch.templates.refusals, bunch.categories)
 
-        def choose() -> Counts:
-            rows, counts = safety_rows(
-                questions, answers, bunch.guard, seed=config.seed, selection_share=config.selection_share
+        def choose() -> tuple[list[Row], Tally]:
+            rows, tally = safety_rows(
+                questions, answers, self._drawing, target=config.target, fallback=fallback, guard=bunch.data_guard
             )
             if not rows:
                 raise DataError(
                     f"no expert refused any of {len(questions)} unsafe questions, so there is nothing to learn "
-                    "refusals from: add an aligned expert to the bunch."
+                    "refusals from: add an aligned expert to the bunch, or take refusals from templates with "
+                    "`generate.fallback: templates`."
                 )
-            write_rows(output, rows)
-            return counts
+            return rows, tally
 
-        inputs = [self._run.digest(f"answers:safety:{name}") for name in answers]
-        return worked | self._run.step(
-            "dataset:safety", [*inputs, bunch.guard.name, config.selection_share], [output], choose
-        )
+        extra = [config.target, None if fallback is None else fallback.fingerprint]
+        self._data_set(SAFETY, "safety.jsonl", list(bunch.experts), extra, choose)
 
-    def domain(self, domain: str, expert: str) -> bool:
-        """Make `expert-DOMAIN.jsonl`; return whether there was anything to do."""
-        config, bunch = self._config, self._bunch
-        domains = list(bunch.config.domain_experts)
-        count = -(-config.expert_questions // len(domains))
+    def domain(self, domain: str, expert: str) -> None:
+        """Make `expert-DOMAIN.jsonl`."""
+        bunch, config = self._bunch, self._config
+        source = bunch.experts[expert]
+        count = -(-config.expert_questions // len(bunch.config.domain_experts))
         description = bunch.config.domains[domain].description or domain
+        examples = bunch.examples[domain]
 
-        def ask() -> Asked:
+        def ask(generator: Generator) -> Asked:
             return ask_domain_questions(
-                bunch.live.take_model(bunch.experts[expert]),
-                name=expert,
+                self._writer(generator, expert, EXPERT),
+                self._writing.curator(),
+                bunch.templates,
                 domain=domain,
                 description=description,
-                examples=bunch.examples[domain],
+                examples=examples.prompts,
                 count=count,
-                seed=config.seed,
-                progress=self._progress(f"{domain} questions"),
+                progress=self._writing.progress(f"{domain} questions"),
             )
 
-        questions_step = f"questions:{domain}"
-        path = self.folder / "questions" / f"{domain}.jsonl"
-        worked, questions = self._questions(
-            questions_step,
-            [bunch.experts[expert].fingerprint(), description, count, config.seed, bunch.examples[domain]],
-            path,
+        questions = self._writing.questions(
+            domain,
+            EXPERT,
+            [description, count, examples.prompts],
+            source.fingerprint(),
+            lambda: bunch.live.take_model(source),
             ask,
         )
-        done, answers = self._answers(questions_step, domain, expert, bunch.experts[expert], questions)
-        output = self.folder / f"expert-{domain}.jsonl"
+        how = config.consistency
+        shares: list[float] = []
+        if examples.choices:
+            samples, shares = self._writing.chosen(domain, expert, source, questions, examples.choices)
+        else:
+            samples = self._writing.answers(domain, expert, source, questions)
+            if how is not None:
+                again = self._writing.answers_again(domain, expert, source, questions, how)
+                shares = shares_agreeing(samples, again)
+        answers = self._judged(domain, expert, questions, samples)
 
-        def pair() -> Counts:
-            rows, counts = expert_rows(questions, answers, selection_share=config.selection_share)
-            write_rows(output, rows)
-            return counts
+        def pair() -> tuple[list[Row], Tally]:
+            least_share = 0.0 if how is None else how.agreement
+            return expert_rows(questions, answers, self._drawing, shares=shares, least_share=least_share)
 
-        inputs = [self._run.digest(f"answers:{domain}:{expert}"), config.selection_share]
-        return worked | done | self._run.step(f"dataset:{domain}", inputs, [output], pair)
+        extra = [examples.choices, None if how is None else how.model_dump()]
+        self._data_set(domain, f"expert-{domain}.jsonl", [expert], extra, pair)
 
-    def benign(self) -> bool:
-        """Make `benign.jsonl`; return whether there was anything to do."""
-        config, bunch = self._config, self._bunch
-        writer = BASE if config.benign_questioner is None else BENIGN_QUESTIONER
-        step = "questions:benign"
+    def benign(self) -> None:
+        """Make `benign.jsonl`."""
+        bunch, config = self._bunch, self._config
+        names = [category.name for category in bunch.categories]
+        asker = bunch.benign_questioner
 
-        def ask() -> Asked:
+        def ask(generator: Generator) -> Asked:
             return ask_benign_questions(
-                bunch.bunch_of(bunch.benign_questioner).take_model(bunch.benign_questioner),
-                name=writer,
-                categories=taxonomy_of(bunch.config),
+                self._writer(generator, asker.name, BENIGN),
+                self._writing.curator(),
+                bunch.templates,
+                categories=names,
                 count=config.benign_questions,
-                seed=config.seed,
-                progress=self._progress("harmless questions"),
+                progress=self._writing.progress("harmless questions"),
             )
 
-        inputs = [
-            bunch.benign_questioner.fingerprint(), taxonomy_of(bunch.config), config.benign_questions, config.seed,
-        ]  # fmt: skip
-        worked, questions = self._questions(step, inputs, self.folder / "questions" / "benign.jsonl", ask)
-        answers: dict[str, list[Sample]] = {}
-        for name, source in {BASE: bunch.base, **bunch.experts}.items():
-            done, answers[name] = self._answers(step, BENIGN, name, source, questions)
-            worked |= done
-        output = self.folder / "benign.jsonl"
+        inputs = [names, config.benign_questions]
+        questions = self._writing.questions(
+            BENIGN, BENIGN, inputs, asker.fingerprint(), lambda: bunch.open_asker(asker), ask
+        )
+        models = {BASE: bunch.base, **bunch.experts}
+        answers = [self._answers(BENIGN, name, source, questions) for name, source in models.items()]
         chats = chat_template(bunch.base.tokenizer_directory) is not None  # a pretrained base only continues texts
         preferred = [bunch.config.safety_expert, *([BASE] if chats else [])]
 
-        def choose() -> Counts:
-            rows, counts = benign_rows(
-                questions,
-                answers,
-                bunch.guard,
-                preferred=preferred,
-                seed=config.seed,
-                selection_share=config.selection_share,
+        def choose() -> tuple[list[Row], Tally]:
+            return benign_rows(
+                questions, answers, self._drawing, preferred=preferred, judged_content=bunch.data_guard.judges_content
             )
-            write_rows(output, rows)
-            return counts
 
-        before = [self._run.digest(f"answers:benign:{name}") for name in answers]
-        inputs = [*before, bunch.guard.name, preferred, config.seed, config.selection_share]
-        return worked | self._run.step("dataset:benign", inputs, [output], choose)
+        self._data_set(BENIGN, "benign.jsonl", list(models), [preferred], choose)
 
-    def _questions(
-        self, step: str, inputs: object, path: Path, ask: Callable[[], Asked]
-    ) -> tuple[bool, list[Question]]:
-        def make() -> Counts:
-            asked = ask()
-            earlier = [question.text for question in self._asked]
-            questions, dropped = curate_questions(asked.questions, self._bunch.test_index, earlier)
-            write_jsonl_atomic(path, [asdict(question) for question in questions])
-            return asked.yields + Counter({name: n for name, n in dropped.items() if n})
+    def _writer(self, generator: Generator, name: str, kind: str) -> Writer:
+        return Writer(generator, name, self._config.seed, _LONGEST_REPLY[kind])
 
-        worked = self._run.step(step, [inputs, self._asked_by], [path], make)
-        questions = [Question(**row) for row in read_jsonl(path)]
-        self._asked += questions
-        self._asked_by.append(self._run.digest(step))
-        return worked, questions
+    def _answers(self, name: str, model: str, source: ModelSource, questions: Sequence[Question]) -> Answers:
+        """Return a model's answers to the questions of a data set, judged."""
+        return self._judged(name, model, questions, self._writing.answers(name, model, source, questions))
 
-    def _answers(
-        self, after: str, group: str, name: str, source: ModelSource, questions: Sequence[Question]
-    ) -> tuple[bool, list[Sample]]:
-        path = self.folder / "answers" / f"{group}+{name}.jsonl"  # "-" would make one name of a-b by c and a by b-c
+    def _judged(self, name: str, model: str, questions: Sequence[Question], samples: Sequence[Sample]) -> Answers:
+        verdicts = self._writing.verdicts(name, model, questions, samples)
+        return Answers(model, self._hashes[model], samples, verdicts)
 
-        def make() -> None:
-            backend: TransformersBackend = self._bunch.live.take_model(source)
-            samples = backend.generate(
-                [Prompt(question.text) for question in questions],
-                max_new_tokens=self._config.max_new_tokens,
-                on_sample=counted(self._progress(f"{name} answers {group}"), len(questions)),
-            )
-            rows = [{"prompt": q.text, **asdict(sample)} for q, sample in zip(questions, samples, strict=True)]
-            write_jsonl_atomic(path, rows)
+    def _data_set(
+        self,
+        name: str,
+        file: str,
+        models: Sequence[str],
+        extra: Sequence[object],
+        choose: Callable[[], tuple[list[Row], Tally]],
+    ) -> None:
+        """Write a data set of what its models answered.
 
-        inputs = [self._run.digest(after), source.fingerprint(), self._config.max_new_tokens]
-        worked = self._run.step(f"answers:{group}:{name}", inputs, [path], make)
-        samples = [Sample(row["text"], row["tokens"], row["finished"]) for row in read_jsonl(path)]
-        return worked, samples
+        Args:
+            name: The data set's name.
+            file: The file's name.
+            models: Whose answers, judged, it is made of.
+            extra: What it depends on beside these, the seed and the splits.
+            choose: Makes the rows.
+        """
+        path: Path = self._folder / file
 
-    def _progress(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._watcher.advance(what, done, total)
+        def make() -> Mapping[str, object]:
+            chosen, tally = choose()
+            rows, quoting = self._writing.curator().check_responses(chosen)
+            for dropped in quoting:
+                tally.count(dropped.reason, dropped.group)
+                tally.count("kept", dropped.group, -1)
+            write_rows(path, rows)
+            return tally.plain()
+
+        judged = [self._run.digest(f"verdicts:{name}:{model}") for model in models]
+        config = self._config
+        self._run.step(f"dataset:{name}", [judged, config.seed, config.selection_share, *extra], [path], make)

@@ -10,7 +10,7 @@ from unspoiled.evaluate import Outcome, Results, read_outcomes
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import broken_by
-from unspoiled.pipeline._generate import yields
+from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import SearchResult, described_goal
 from unspoiled.report import (
@@ -46,7 +46,7 @@ def report(
                 searches=search_rows(found),
                 finalists=_finalist_rows(found),
                 objective=described_goal(found.goals["search"]),
-                yields=yields(bunch, run),
+                yields={title: dict(tally.total) for title, tally in tallies(bunch, run).items()},
                 stage_seconds=stage_seconds(run),
                 recipe_yaml=found.recipes[found.winner].to_yaml(),
                 command=command,
@@ -66,6 +66,7 @@ def stage_seconds(run: RunDirectory) -> dict[str, float]:
     stages = {
         "questions": "generate",
         "answers": "generate",
+        "verdicts": "generate",
         "dataset": "generate",
         "results": "evaluate",
         "card": "evaluate",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from unspoiled.config import RunConfig, as_plain
 from unspoiled.evaluate import Results
-from unspoiled.pipeline._bunch import Bunch, open_bunch
+from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
-from unspoiled.pipeline._generate import generate
+from unspoiled.pipeline._generate import generate, tallies
+from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.pipeline._report import report, search_rows
 from unspoiled.pipeline._search import search
@@ -32,6 +33,7 @@ class RunOutcome:
         winner: The strategy whose merge was written; None if the run stopped before.
         report: The report's path; None if the run stopped before.
         searches: What each strategy of the search did; empty if the run stopped before.
+        yields: What became of the questions, by data set and reason.
     """
 
     directory: Path
@@ -39,6 +41,7 @@ class RunOutcome:
     winner: str | None = None
     report: Path | None = None
     searches: Sequence[SearchRow] = ()
+    yields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
@@ -83,7 +86,7 @@ def run(
     with open_run(bunch, fresh=fresh) as opened:
         rows = generate(bunch, opened, watcher)
         if last < STAGES.index("search"):
-            return RunOutcome(directory)
+            return RunOutcome(directory, yields={title: t.total for title, t in tallies(bunch, opened).items()})
         found = search(bunch, opened, rows, watcher, more=more)
         searches = search_rows(found)
         if last < STAGES.index("merge"):

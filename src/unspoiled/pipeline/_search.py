@@ -14,7 +14,8 @@ from unspoiled.data import Row, Split
 from unspoiled.errors import SearchError
 from unspoiled.files import hash_value
 from unspoiled.objective import Constrained, Goal, LossRows, WeightedSum
-from unspoiled.pipeline._bunch import BASE, Bunch
+from unspoiled.pipeline._askers import BASE
+from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._choice import Choice, choose
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._executors import Executors

@@ -25,19 +25,12 @@ def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSo
             its, or out of range.
     """
     search = config.search
-    method = get_method(search.method)
-    first, merged = _roles(method, base, experts)
-    moving = {parameter.name: parameter for parameter in method.parameters if parameter.name in search.parameters}
-    for name, parameter in moving.items():
-        if parameter.kind == "whole number":
-            raise ConfigError(f"search.parameters.{name} is a whole number, which can't move: put it under `fixed`.")
-    by_gradient = [name for name in search.strategies if name in _BY_GRADIENT]
-    stuck = [name for name, parameter in moving.items() if not parameter.differentiable]
-    if by_gradient and stuck:
-        raise ConfigError(
-            f"search.strategies has {by_gradient[0]!r}, but {method.name!r} has no gradient with respect to "
-            f"{stuck[0]!r}: put it under `fixed`, or search by evolve or random."
-        )
+    method = require_method(config)
+    first, merged = base, experts
+    if _walks(method):
+        (_, first), (name, end) = experts.items()
+        merged = {name: end}
+    moving = _moving(method, config)
     return SearchSpace(
         method=search.method,
         base=str(first.ref),
@@ -50,6 +43,50 @@ def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSo
         kinds=kinds_of(search.granularity, base, experts),
         dtype=config.merge.dtype,
     )
+
+
+def require_method(config: RunConfig) -> Method:
+    """Return the method that a config's search merges by, which must be one for such a search and so many experts.
+
+    Raises:
+        ConfigError: It isn't.
+    """
+    search, count = config.search, len(config.bunch.experts)
+    method = get_method(search.method)
+    if method.statistics:
+        kinds = ", ".join(statistic.kind for statistic in method.statistics)
+        raise ConfigError(
+            f"search.method is {method.name!r}, which needs statistics of every expert's data ({kinds}): a search has "
+            "none to give. Choose another method, or merge by a recipe with `unspoiled merge`."
+        )
+    least, most = (2, 2) if _walks(method) else method.experts
+    if count < least or (most is not None and count > most):
+        takes = f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
+        raise ConfigError(
+            f"search.method is {method.name!r}, which merges {takes} models, and the bunch has {count} experts: choose "
+            "a method for any number, such as task_arithmetic or ties."
+        )
+    moving = _moving(method, config)
+    for name, parameter in moving.items():
+        if parameter.kind == "whole number":
+            raise ConfigError(f"search.parameters.{name} is a whole number, which can't move: put it under `fixed`.")
+    by_gradient = [name for name in search.strategies if name in _BY_GRADIENT]
+    stuck = [name for name, parameter in moving.items() if not parameter.differentiable]
+    if by_gradient and stuck:
+        raise ConfigError(
+            f"search.strategies has {by_gradient[0]!r}, but {method.name!r} has no gradient with respect to "
+            f"{stuck[0]!r}: put it under `fixed`, or search by evolve or random."
+        )
+    return method
+
+
+def _walks(method: Method) -> bool:
+    """Say whether a method walks from its base to one other model."""
+    return method.experts[1] == 1 and method.base == "required"
+
+
+def _moving(method: Method, config: RunConfig) -> dict[str, Parameter]:
+    return {parameter.name: parameter for parameter in method.parameters if parameter.name in config.search.parameters}
 
 
 def kinds_of(
@@ -90,35 +127,6 @@ def _merge_smallest(plan: MergePlan) -> None:
     merged = [tensor for tensor in plan.tensors.values() if not tensor.copied]
     if merged:
         min(merged, key=lambda tensor: math.prod(tensor.shape)).merged()
-
-
-def _roles(
-    method: Method, base: ModelSource, experts: Mapping[str, ModelSource]
-) -> tuple[ModelSource, Mapping[str, ModelSource]]:
-    """Return a recipe's `base_model`, and the models beside it."""
-    if method.statistics:
-        kinds = ", ".join(statistic.kind for statistic in method.statistics)
-        raise ConfigError(
-            f"search.method is {method.name!r}, which needs statistics of every expert's data ({kinds}): a search has "
-            "none to give. Choose another method, or merge by a recipe with `unspoiled merge`."
-        )
-    least, most = method.experts
-    count = len(experts)
-    if most == 1 and method.base == "required":
-        if count != 2:
-            raise ConfigError(
-                f"search.method is {method.name!r}, which merges two models, and the bunch has {count} experts: choose "
-                "a method for any number, such as task_arithmetic or ties."
-            )
-        (_, start), (name, end) = experts.items()
-        return start, {name: end}
-    if count < least or (most is not None and count > most):
-        takes = f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
-        raise ConfigError(
-            f"search.method is {method.name!r}, which merges {takes} models, and the bunch has {count} experts: choose "
-            "a method for any number, such as task_arithmetic or ties."
-        )
-    return base, experts
 
 
 def _range(

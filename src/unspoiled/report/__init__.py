@@ -11,7 +11,7 @@ from unspoiled.report._inputs import (
     TrialPoint,
 )
 from unspoiled.report._page import render_report, write_report
-from unspoiled.report._terminal import results_table, search_table
+from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
     "NOT_TESTED",
@@ -26,4 +26,5 @@ __all__ = [
     "results_table",
     "search_table",
     "write_report",
+    "yields_table",
 ]

@@ -73,7 +73,8 @@ def _measured(results: Results, winner: str, guard: str) -> str:
     counts = results.models[winner].measures()
     sizes = listing([f"{counts[m].n} for {_plain(measure_name(m))}" for m in measures if m in counts])
     legend = (
-        "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted), "
+        "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
+        "the share of the responses to them that a guard calls safe; "
         "over-refusal of harmless ones (low is wanted); invalid responses are empty, echoed or degenerate; "
         f"the other columns are accuracy. Test prompts: {sizes}. This model is **{_plain(winner)}**. "
         f"Judged by {_plain(guard)}."

@@ -1,6 +1,6 @@
 """The tables that a search and a run print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from unspoiled.evaluate._results import Results
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _COLUMNS_ON_ONE_LINE = 5
 _LONGEST_NAME = 14
+_LONGEST_SET = 24
+_OF_MODELS = ("refused by ", "target by ")  # counts of who did what, not of what was dropped
 
 
 def search_table(rows: Sequence[SearchRow]) -> "Table":
@@ -52,6 +54,45 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return str(number)
+
+
+_YIELD_COLUMNS = {
+    "replies": ("requests",),
+    "malformed": ("malformed",),
+    "repeated": ("duplicates", "duplicate", "near_duplicate", "shown_example"),
+    "test": ("test_prompt", "test_quoted_in_response"),
+    "unrefused": ("unrefused",),
+    "kept": ("kept",),
+}
+_NOT_DROPPED = frozenset({"requests", "malformed", "kept", "surplus", "from templates"})
+
+
+def yields_table(yields: Mapping[str, Mapping[str, int]]) -> "Table":
+    """Return what became of the questions of every data set; fits 80 columns.
+
+    Args:
+        yields: By data set, counts by reason.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table.add_column("data set", no_wrap=True)
+    *dropped, kept_last = _YIELD_COLUMNS
+    for name in (*dropped, "other", kept_last):
+        table.add_column(name, justify="right", no_wrap=True)
+    for title, counts in yields.items():
+        cells = {name: sum(counts.get(reason, 0) for reason in own) for name, own in _YIELD_COLUMNS.items()}
+        known = {reason for own in _YIELD_COLUMNS.values() for reason in own} | _NOT_DROPPED
+        other = sum(
+            count for reason, count in counts.items() if reason not in known and not reason.startswith(_OF_MODELS)
+        )
+        *first, kept = cells.values()
+        table.add_row(Text(shortened(title, _LONGEST_SET)), *map(str, [*first, other, kept]))
+    table.caption = "replies of models; questions dropped: repeated, too near a test prompt, refused by none"
+    table.caption_justify = "left"
+    return table
 
 
 def results_table(results: Results, winner: str | None) -> "Table":

@@ -38,10 +38,12 @@ def _what_was_measured(inputs: ReportInputs) -> str:
     accuracy = [f"{_rate(rate)} in {name}" for name, rate in scores.domains.items()]
     skills = f"; its accuracy is {listing(accuracy)}" if accuracy else ""
     refusal, over_refusal = scores.refusal, scores.over_refusal
+    guards = [f"{name} calls {_rate(rate)} of its responses to them safe" for name, rate in scores.safe.items()]
+    called_safe = f"; the guard {listing(guards)}" if guards else ""
     return (
         f"{_quoted(inputs.winner)}{merged} declined {percent(refusal.rate)} (95% interval "
         f"{interval(refusal)}) of {refusal.n} unsafe test prompts and {_rate(over_refusal)} of "
-        f"{over_refusal.n} harmless ones{judge}{skills}."
+        f"{over_refusal.n} harmless ones{judge}{called_safe}{skills}."
     )
 
 

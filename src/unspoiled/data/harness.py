@@ -1,0 +1,64 @@
+"""In-context questions from the tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from unspoiled.errors import ConfigError, DataError
+
+
+def read_task_questions(
+    task: str, *, split: Literal["validation", "train"], limit: int, include: Path | None = None
+) -> list[str]:
+    """Return the questions of a task, as the harness puts them to a model; of a group, those of all of its tasks.
+
+    Args:
+        task: The name of a task or group.
+        split: Which split to read. There is no way to read the test split, which is for tests.
+        limit: At most so many, spread evenly over what there is.
+        include: A folder with task files beside the harness's own.
+
+    Raises:
+        ConfigError: The harness isn't installed, or has no such task.
+        DataError: The task's data can't be loaded, or it has no such split.
+    """
+    questions: list[str] = []
+    for name, found in _tasks(task, include):
+        validation = split == "validation"
+        if not (found.has_validation_docs() if validation else found.has_training_docs()):
+            raise DataError(f"task {name!r} has no {split} split: name a JSONL file of questions, or the other split.")
+        docs = found.validation_docs() if validation else found.training_docs()
+        questions += [text for doc in docs if (text := str(found.doc_to_text(doc)).strip())]
+    if limit < len(questions):
+        questions = [questions[i * len(questions) // limit] for i in range(limit)]
+    return questions
+
+
+def _tasks(name: str, include: Path | None) -> list[tuple[str, Any]]:
+    try:
+        from lm_eval.tasks import TaskManager, get_task_dict
+    except ImportError as error:
+        raise ConfigError(
+            f"the examples are of the task {name!r}, and lm-evaluation-harness isn't installed ({error}): "
+            "pip install 'unspoiled[eval]'"
+        ) from None
+    manager = TaskManager(include_path=None if include is None else str(include))
+    if name not in manager.all_tasks:
+        near = difflib.get_close_matches(name, manager.all_tasks, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f": `lm-eval ls tasks` lists all {len(manager.all_tasks)}."
+        raise ConfigError(f"lm-evaluation-harness has no task {name!r}{hint}")
+    try:
+        return list(_leaves(get_task_dict([name], manager)))
+    except Exception as error:  # whatever datasets raises for a hub that can't be reached or a file that isn't there
+        raise DataError(f"the data of task {name!r} can't be loaded: {error or type(error).__name__}") from error
+
+
+def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, found in tasks.items():
+        if isinstance(found, Mapping):
+            yield from _leaves(found)
+        else:
+            yield str(name), found

@@ -1,0 +1,42 @@
+"""Who writes questions: a model of the bunch, another one, or one behind a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspoiled.checkpoints import ModelSource
+from unspoiled.config import ServedModel
+from unspoiled.files import hash_value
+from unspoiled.inference import Generator
+
+BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A model that writes questions.
+
+    Args:
+        name: Its name, as rows record it.
+        model: The opened model, or where it is served.
+    """
+
+    name: str
+    model: ModelSource | ServedModel
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights; of a server's model, whose weights we can't see, of its address and name."""
+        if isinstance(self.model, ServedModel):
+            return hash_value(["served", self.model.server, self.model.model])
+        return self.model.fingerprint()
+
+
+def open_served(model: ServedModel) -> Generator:
+    """Return a model behind an OpenAI-compatible server.
+
+    Raises:
+        ConfigError: The environment variable with the key isn't set.
+    """
+    from unspoiled.inference.openai import OpenAIGenerator
+
+    return OpenAIGenerator(model)
