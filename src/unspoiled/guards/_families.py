@@ -16,7 +16,7 @@ from unspoiled.guards._wildguard import WILDGUARD
 
 REFUSAL_RULES = GuardFamily(
     name="refusal-rules",
-    judges="whether a response declines",
+    judges="refusals",
     reports=("refusal",),
     source="this package: guards/refusal.py",
 )

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from unspoiled.guards import FormatOptions, GuardFormat, ModelGuard, get_family
 from unspoiled.inference import Completion
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "guards" / "golden"
 FAMILIES = [
     *("llama-guard-2", "llama-guard-3", "llama-guard-4", "shieldgemma", "wildguard", "granite-guardian-3.1"),
     *("qwen3guard-gen", "harmbench"),
