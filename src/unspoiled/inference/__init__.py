@@ -28,6 +28,7 @@ from unspoiled.inference._statistics import (
 )
 from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
+from unspoiled.inference.openai import OpenAIGenerator, ServedModel
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 
 __all__ = [
@@ -40,11 +41,13 @@ __all__ = [
     "KeptGenerator",
     "LiveBunch",
     "OnSample",
+    "OpenAIGenerator",
     "Progress",
     "Prompt",
     "ResponseScore",
     "Sample",
     "Scorer",
+    "ServedModel",
     "StatisticsKind",
     "TransformersBackend",
     "collect_fisher",
