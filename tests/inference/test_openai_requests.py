@@ -44,8 +44,8 @@ def test_what_is_sent(server: Any) -> None:
     assert 0 <= first["seed"] < 2**31
     assert first["seed"] != second["seed"]
     own = {key: value for key, value in first.items() if key in ("top_k", "min_p", "repetition_penalty")}
-    plain = {"top_k": 0, "min_p": 0}
-    assert own == {"vllm": {**plain, "repetition_penalty": 1}, "llama.cpp": plain, "other": {}}[server]
+    vllm = {"top_k": -1, "min_p": 0, "repetition_penalty": 1}
+    assert own == {"vllm": vllm, "llama.cpp": {"top_k": 0, "min_p": 0}, "other": {}}[server]
     assert first.get("continue_final_message") == (True if server == "vllm" else None)
     assert "continue_final_message" not in second
 

@@ -30,6 +30,7 @@ from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.openai import OpenAIGenerator, ServedModel
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
+from unspoiled.inference.vllm import VLLMGenerator, open_vllm
 
 __all__ = [
     "BatchSize",
@@ -50,6 +51,7 @@ __all__ = [
     "ServedModel",
     "StatisticsKind",
     "TransformersBackend",
+    "VLLMGenerator",
     "collect_fisher",
     "collect_importance",
     "collect_input_grams",
@@ -58,6 +60,7 @@ __all__ = [
     "load_chat_template",
     "load_model",
     "mean_cross_entropy",
+    "open_vllm",
     "read_exchanges",
     "silent",
     "write_model_statistics",

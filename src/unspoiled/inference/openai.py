@@ -17,7 +17,7 @@ from unspoiled.inference._spelling import break_control_tokens
 
 ServerKind = Literal["vllm", "llama.cpp", "other"]
 _PLAIN_SAMPLING: dict[ServerKind, dict[str, Any]] = {
-    "vllm": {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},  # else the model's generation_config.json decides
+    "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},  # else the model's generation_config.json decides
     "llama.cpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},  # else its own defaults cut the tail off
     "other": {},
 }
