@@ -8,12 +8,12 @@ import torch
 from tiny_gguf import write_gguf
 
 from tiny import tiny_base
+from unspoiled.config import ServedModel
 from unspoiled.errors import ServerError
 from unspoiled.inference import (
     OpenAIGenerator,
     Prompt,
     Sample,
-    ServedModel,
     TransformersBackend,
     load_chat_template,
     load_model,
@@ -62,7 +62,7 @@ def whole(sample: Sample) -> Sample:
 
 def test_greedy_replies_are_those_of_the_weights(url: str, here: TransformersBackend) -> None:
     """A system message, a forced beginning that the server continues, and the order of the prompts."""
-    there = OpenAIGenerator(ServedModel(url, "tiny", server="llama.cpp", concurrency=3))
+    there = OpenAIGenerator(ServedModel(url=url, model="tiny", server="llama.cpp", concurrency=3))
     arrived: dict[int, Sample] = {}
     samples = there.generate(PROMPTS, max_new_tokens=16, on_sample=arrived.__setitem__)
     expected = here.generate(PROMPTS, max_new_tokens=16)
@@ -73,14 +73,14 @@ def test_greedy_replies_are_those_of_the_weights(url: str, here: TransformersBac
 
 def test_a_beginning_is_left_out_where_the_server_would_not_continue_it(url: str) -> None:
     begun, plain = PROMPTS[3], Prompt(PROMPTS[3].user)
-    other = OpenAIGenerator(ServedModel(url, "tiny"))
-    continuing = OpenAIGenerator(ServedModel(url, "tiny", server="llama.cpp"))
+    other = OpenAIGenerator(ServedModel(url=url, model="tiny"))
+    continuing = OpenAIGenerator(ServedModel(url=url, model="tiny", server="llama.cpp"))
     assert other.generate([begun], max_new_tokens=9) == continuing.generate([plain], max_new_tokens=9)
 
 
 def test_spelled_control_tokens_are_text_to_the_server(url: str, here: TransformersBackend) -> None:
     """It answers as the model does to the broken spelling, in which transformers finds no control token either."""
-    there = OpenAIGenerator(ServedModel(url, "tiny", server="llama.cpp"))
+    there = OpenAIGenerator(ServedModel(url=url, model="tiny", server="llama.cpp"))
     broken = Prompt(break_control_tokens(HOSTILE.user), break_control_tokens(HOSTILE.system or ""))
     template = here.template
     assert template.prompt_ids(broken).count(template.end_of_turn) == template.prompt_ids(PROMPTS[2]).count(
@@ -92,7 +92,7 @@ def test_spelled_control_tokens_are_text_to_the_server(url: str, here: Transform
 
 
 def test_a_sample_depends_on_its_seed_and_stream(url: str) -> None:
-    generator = OpenAIGenerator(ServedModel(url, "tiny", server="llama.cpp"))
+    generator = OpenAIGenerator(ServedModel(url=url, model="tiny", server="llama.cpp"))
 
     def sampled(seed: int, streams: list[int]) -> list[Sample]:
         prompts = [PROMPTS[0]] * len(streams)
@@ -106,13 +106,13 @@ def test_a_sample_depends_on_its_seed_and_stream(url: str) -> None:
 
 def test_an_end_of_turn_is_told_from_the_limit(url: str, here: TransformersBackend) -> None:
     """At temperature 1 and among enough samples both occur, and what ended by itself is shorter than the limit."""
-    there = OpenAIGenerator(ServedModel(url, "tiny", server="llama.cpp"))
+    there = OpenAIGenerator(ServedModel(url=url, model="tiny", server="llama.cpp"))
     samples = there.generate(PROMPTS * 8, max_new_tokens=60, temperature=1.5)
     assert {sample.finished for sample in samples} == {True, False}
     assert all(sample.finished or sample.tokens == 60 for sample in samples)
 
 
 def test_a_server_that_is_not_there_is_named(url: str) -> None:
-    nowhere = ServedModel("http://127.0.0.1:9/v1", "tiny", retries=0)
+    nowhere = ServedModel(url="http://127.0.0.1:9/v1", model="tiny", retries=0)
     with pytest.raises(ServerError, match=r"'tiny' at http://127.0.0.1:9/v1: can't be reached .* Start the server"):
         OpenAIGenerator(nowhere).generate(PROMPTS, max_new_tokens=4)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from scripted_server import Asked, Reply, refused, serving, written
 
+from unspoiled.config import ServedModel
 from unspoiled.errors import ServerError
-from unspoiled.inference import OpenAIGenerator, Prompt, Sample, ServedModel
+from unspoiled.inference import OpenAIGenerator, Prompt, Sample
 from unspoiled.inference._spelling import break_control_tokens
 
 KEY = "sk-very-secret-1234"
@@ -24,7 +25,7 @@ def numbered(count: int) -> list[Prompt]:
 
 
 def ask(url: str, prompts: list[Prompt] | None = None, **options: Any) -> list[Sample]:
-    served = ServedModel(url, "m", **options)
+    served = ServedModel(url=url, model="m", **options)
     return OpenAIGenerator(served).generate(prompts or [Prompt("p")], max_new_tokens=9)
 
 
@@ -32,7 +33,7 @@ def ask(url: str, prompts: list[Prompt] | None = None, **options: Any) -> list[S
 def test_what_is_sent(server: Any) -> None:
     """The forced beginning where it is continued, and plain softmax sampling whatever the server's defaults are."""
     with serving(echo) as there:
-        generator = OpenAIGenerator(ServedModel(there.url, "m", server=server))
+        generator = OpenAIGenerator(ServedModel(url=there.url, model="m", server=server))
         prompts = [Prompt("u", system="s", prefix="Sure"), Prompt("u")]
         generator.generate(prompts, max_new_tokens=9, temperature=0.8, seed=3, streams=[5, 6])
         first, second = sorted((asked.body for asked in there.asked), key=lambda body: -len(body["messages"]))
@@ -93,7 +94,7 @@ def test_a_limit_of_requests_at_once_is_kept_and_used() -> None:
 
     with serving(slow) as there:
         arrived: list[int] = []
-        generator = OpenAIGenerator(ServedModel(there.url, "m", concurrency=3))
+        generator = OpenAIGenerator(ServedModel(url=there.url, model="m", concurrency=3))
         samples = generator.generate(numbered(9), max_new_tokens=9, on_sample=lambda i, _: arrived.append(i))
         assert there.most_at_once == 3
     assert [sample.text for sample in samples] == [f"p{number}" for number in range(9)]
@@ -155,7 +156,7 @@ def test_a_failure_is_explained_and_what_had_arrived_is_given(what: str, monkeyp
     monkeypatch.setenv("MY_KEY", KEY)
     reply, message = FAILURES[what]
     with serving(lambda number, asked: echo(number, asked) if number < 2 else reply) as there:
-        served = ServedModel(there.url, "m", key_variable="MY_KEY", concurrency=1, timeout=0.2, retries=2)
+        served = ServedModel(url=there.url, model="m", key_variable="MY_KEY", concurrency=1, timeout=0.2, retries=2)
         arrived: list[str] = []
         with pytest.raises(ServerError, match=message) as caught:
             OpenAIGenerator(served).generate(
@@ -182,13 +183,13 @@ def test_an_error_of_who_is_told_is_theirs() -> None:
         raise OSError(28, "No space left on device")
 
     with serving(echo) as there, pytest.raises(OSError, match="No space"):
-        OpenAIGenerator(ServedModel(there.url, "m")).generate(numbered(3), max_new_tokens=9, on_sample=told)
+        OpenAIGenerator(ServedModel(url=there.url, model="m")).generate(numbered(3), max_new_tokens=9, on_sample=told)
 
 
 def test_a_key_that_is_not_set_is_asked_for_before_any_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ServerError, match=r"the environment variable 'MY_KEY'.* is not set"):
-        OpenAIGenerator(ServedModel("http://localhost:1/v1", "m", key_variable="MY_KEY"))
+        OpenAIGenerator(ServedModel(url="http://localhost:1/v1", model="m", key_variable="MY_KEY"))
 
 
 def test_a_key_for_another_server_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,12 +204,12 @@ def test_a_key_for_another_server_is_not_sent(monkeypatch: pytest.MonkeyPatch) -
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ServerError, match=r"pip install 'unspoiled\[openai\]'$"):
-        OpenAIGenerator(ServedModel("http://localhost:1/v1", "m"))
+        OpenAIGenerator(ServedModel(url="http://localhost:1/v1", model="m"))
 
 
 def test_no_request_at_a_time_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="concurrency is 0"):
-        ServedModel("http://localhost:1/v1", "m", concurrency=0)
+    with pytest.raises(ValueError, match="concurrency\n.*greater than or equal to 1"):
+        ServedModel(url="http://localhost:1/v1", model="m", concurrency=0)
 
 
 def test_a_notebook_can_ask_too() -> None:

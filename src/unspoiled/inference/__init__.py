@@ -29,7 +29,7 @@ from unspoiled.inference._statistics import (
 )
 from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
-from unspoiled.inference.openai import OpenAIGenerator, ServedModel
+from unspoiled.inference.openai import OpenAIGenerator
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
 from unspoiled.inference.vllm import VLLMGenerator, open_vllm
 
@@ -50,7 +50,6 @@ __all__ = [
     "ResponseScore",
     "Sample",
     "Scorer",
-    "ServedModel",
     "StatisticsKind",
     "TransformersBackend",
     "VLLMGenerator",

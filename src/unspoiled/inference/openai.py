@@ -7,62 +7,26 @@ import os
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from unspoiled.config import ServedModel
 from unspoiled.errors import ServerError
 from unspoiled.inference._protocols import OnSample, Prompt, Sample, ignored
 from unspoiled.inference._sampling import stream_seed
 from unspoiled.inference._spelling import break_control_tokens
 
-ServerKind = Literal["vllm", "llama.cpp", "other"]
-_PLAIN_SAMPLING: dict[ServerKind, dict[str, Any]] = {
+_PLAIN_SAMPLING: dict[str, dict[str, Any]] = {
     "vllm": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},  # else the model's generation_config.json decides
     "llama.cpp": {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0},  # else its own defaults cut the tail off
     "other": {},
 }
-_CONTINUES: dict[ServerKind, dict[str, Any]] = {
+_CONTINUES: dict[str, dict[str, Any]] = {
     "vllm": {"continue_final_message": True, "add_generation_prompt": False},
     "llama.cpp": {},  # continues a trailing message of the assistant by itself
 }
 _SEEDS = 2**31  # servers differ in the integers they take; all take these
 _SHOWN = 300  # characters of a server's own words
 _CHARACTERS_PER_TOKEN = 4  # roughly, in English
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A model on a server, and how to treat the server.
-
-    Args:
-        url: Where the API begins, mostly with `/v1`: `http://localhost:8000/v1`.
-        model: The name that the server knows the model by.
-        key_variable: The environment variable that holds the API key; None where none is asked for.
-        server: What the server is. It decides whether a forced beginning of the reply is sent, as a last message of the
-            assistant's: vLLM and llama.cpp continue it, others would take it for a finished turn. It also decides which
-            of the server's own sampling defaults are turned off.
-        concurrency: Most requests at once, at least 1.
-        requests_per_minute: Most requests begun in a minute, retries not counted; None for no limit.
-        timeout: Seconds that one request may take.
-        retries: How often a request is repeated that was refused for being one too many (429), failed at the server
-            (5xx) or got no reply. The pauses grow from half a second to eight, with jitter; a server's Retry-After
-            goes before.
-        limit_name: The parameter that limits the reply. Some of OpenAI's own models take only the second.
-    """
-
-    url: str
-    model: str
-    key_variable: str | None = None
-    server: ServerKind = "other"
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    timeout: float = 600.0
-    retries: int = 5
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency is {self.concurrency}: at least one request must be allowed.")
 
 
 class OpenAIGenerator:
