@@ -1,4 +1,4 @@
-"""The YAML of docs/data.md is read as what it says it is: parts of configs, a taxonomy, a request; and its facts hold."""
+"""The YAML of docs/data.md is read as what it says it is: parts of configs, a taxonomy, a request; its facts hold."""
 
 import re
 from pathlib import Path

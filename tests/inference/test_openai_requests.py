@@ -208,7 +208,7 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch: pytest.Monk
 
 
 def test_no_request_at_a_time_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="concurrency\n.*greater than or equal to 1"):
+    with pytest.raises(ValueError, match=r"concurrency\n.*greater than or equal to 1"):
         ServedModel(url="http://localhost:1/v1", model="m", concurrency=0)
 
 
