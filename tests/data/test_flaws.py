@@ -2,7 +2,7 @@
 
 import pytest
 
-from unspoiled.data import Lengths, find_flaw, read_benign_examples
+from unspoiled.data import Lengths, Templates, find_flaw
 from unspoiled.errors import ConfigError
 
 
@@ -67,7 +67,7 @@ def test_an_odd_question_is_a_question(text: str) -> None:
 
 
 def test_the_examples_of_the_requests_are_questions() -> None:
-    for examples in read_benign_examples().values():
+    for examples in Templates().benign_examples.values():
         assert [find_flaw(text) for text in examples] == [None] * len(examples)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unspoiled.data import UNKNOWN, language_of, read_benign_examples
+from unspoiled.data import UNKNOWN, Templates, language_of
 from unspoiled.data._language import require_known_languages
 from unspoiled.errors import ConfigError
 
@@ -46,7 +46,7 @@ def test_short_and_mixed_texts_and_what_is_no_language_are_unknown(text: str) ->
 
 
 def test_no_short_english_question_is_taken_for_another_language() -> None:
-    examples = [text for kind in read_benign_examples().values() for text in kind]
+    examples = [text for kind in Templates().benign_examples.values() for text in kind]
     assert len(examples) > 40
     assert {language_of(text) for text in examples} <= {"en", UNKNOWN}
     assert sum(language_of(text) == "en" for text in examples) >= 0.8 * len(examples)

@@ -64,6 +64,14 @@ def test_the_most_similar_one_is_named_and_the_first_of_two_as_similar() -> None
         assert index.find("what rains on a  plain") == Repeat(first, "near"), "all three differ by three letters"
 
 
+def test_of_two_as_similar_the_first_is_named_though_it_is_longer() -> None:
+    text = "a" * 55
+    longer, shorter = "a" * 54 + "b" * 11, "a" * 45  # 12 changes in 120 letters, 10 in 100: both are 90% alike
+    for scan_limit in (0, 500):
+        assert PromptIndex([longer, shorter], scan_limit=scan_limit).find(text) == Repeat(longer, "near")
+        assert PromptIndex([shorter, longer], scan_limit=scan_limit).find(text) == Repeat(shorter, "near")
+
+
 SIMILAR_TEXTS = st.lists(st.text(st.sampled_from("ab 12é学🙂\u0301"), max_size=40), max_size=25)
 
 

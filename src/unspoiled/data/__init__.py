@@ -1,5 +1,17 @@
 """The generated sets, D_safety, D_expert and D_benign, and the prompt files they are kept apart from."""
 
+from unspoiled.data._balance import Balance, GroupLengths, Quartiles, balance_of, group_lengths
+from unspoiled.data._card import render_data_card
+from unspoiled.data._card_inputs import (
+    Contamination,
+    DataCardInputs,
+    GuardUsed,
+    ModelUsed,
+    SamplingUsed,
+    count_contamination,
+    count_targets,
+)
+from unspoiled.data._dataset import write_dataset
 from unspoiled.data._flaws import Flaw, Lengths, find_flaw
 from unspoiled.data._held_out import HeldOut, require_no_leak
 from unspoiled.data._language import UNKNOWN, language_of
@@ -27,6 +39,7 @@ from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
 from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
+    TEMPERATURE,
     Asked,
     Writer,
     ask_benign_questions,
@@ -39,25 +52,34 @@ __all__ = [
     "BORDERLINE",
     "EVERYDAY",
     "EXAMPLES_PER_REQUEST",
+    "TEMPERATURE",
     "TEMPLATES",
     "UNKNOWN",
     "Answers",
     "Asked",
+    "Balance",
     "Category",
+    "Contamination",
     "Curated",
     "Curator",
+    "DataCardInputs",
     "Drawing",
     "Dropped",
     "Examples",
     "Flaw",
+    "GroupLengths",
+    "GuardUsed",
     "HeldOut",
     "Lengths",
+    "ModelUsed",
     "PromptIndex",
+    "Quartiles",
     "Question",
     "Reason",
     "Repeat",
     "Row",
     "Rule",
+    "SamplingUsed",
     "SetName",
     "Split",
     "Tally",
@@ -69,9 +91,14 @@ __all__ = [
     "ask_benign_questions",
     "ask_domain_questions",
     "ask_unsafe_questions",
+    "balance_of",
     "benign_rows",
+    "count_contamination",
+    "count_targets",
+    "curate_questions",
     "expert_rows",
     "find_flaw",
+    "group_lengths",
     "is_correct",
     "language_of",
     "prompt_id",
@@ -81,10 +108,13 @@ __all__ = [
     "read_task_questions",
     "read_taxonomy",
     "read_test_prompts",
+    "read_verdict",
+    "render_data_card",
     "require_no_leak",
     "safety_rows",
     "shares_agreeing",
     "split_of",
+    "write_dataset",
     "write_dropped",
     "write_rows",
 ]
