@@ -153,7 +153,8 @@ def _yields(inputs: DataCardInputs) -> str:
     sources = table(["set", "response by", "rows"], targets)
     return (
         "## What became of the questions\n\nA question that was dropped is counted once. What was dropped in curation "
-        f"is in the folder `dropped`, with what it repeats.\n\n{counted}\n\n### Whose responses are the targets\n\n{sources}"
+        f"is in the folder `dropped`, with what it repeats.\n\n{counted}\n\n"
+        f"### Whose responses are the targets\n\n{sources}"
     )
 
 
@@ -181,8 +182,8 @@ def _contamination(inputs: DataCardInputs) -> str:
     return (
         "## Contamination\n\nEvery question was compared with every prompt of the run's test sets "
         f"({tests}): word for word, as near-duplicates (90% alike with the same numbers), and by runs of 8 words that "
-        "cover half of either. What repeated one was dropped; the prompts are in the folder `dropped`. What says the same "
-        f"in other words is not found.\n\n{found}"
+        "cover half of either. What repeated one was dropped; the prompts are in the folder `dropped`. What "
+        f"says the same in other words is not found.\n\n{found}"
     )
 
 
