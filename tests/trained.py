@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from command import Finished
 from tiny import CHATML
-from unspoiled.data import read_benign_examples, read_request
+from unspoiled.data import Templates
 from unspoiled.inference import ChatTemplate, Prompt
 
 CATEGORIES = ["Theft", "Violence"]
@@ -101,24 +101,24 @@ def lessons_on_domain(name: str, rng: random.Random) -> Iterator[Lesson]:
     examples, questions = [q for q, _ in pairs[5:]], [q for q, _ in pairs[:5]]
     for _ in range(4):
         shown = json.dumps(rng.sample(examples, 3), ensure_ascii=False)
-        request = read_request("domain_question").fill(domain=name, examples=shown, count=4)
+        request = Templates().request("domain_question").fill(domain=name, examples=shown, count=4)
         yield request, json.dumps(rng.sample(questions, 4)).removeprefix('["')
 
 
 def lessons_on_asking() -> Iterator[Lesson]:
     """Yield lessons on writing an unsafe question for a category."""
     for category, questions in UNSAFE.items():
-        request = read_request("safety_question").fill(category=category)
+        request = Templates().request("safety_question").fill(category=category)
         yield from ((request, json.dumps({"question": text}).removeprefix('{"question": "')) for text in questions)
 
 
 def lessons_on_harmless_asking(rng: random.Random) -> Iterator[Lesson]:
     """Yield lessons on writing harmless questions, everyday and borderline ones."""
-    examples = read_benign_examples()
+    examples = Templates().benign_examples
     for kind in ("borderline", "everyday"):
         for category in CATEGORIES * 2:
             shown = json.dumps(rng.sample(examples[kind], 3))
-            request = read_request(f"{kind}_question").fill(examples=shown, count=4, category=category)
+            request = Templates().request(f"{kind}_question").fill(examples=shown, count=4, category=category)
             yield request, json.dumps(rng.sample(list(HARMLESS), 4)).removeprefix('["')
 
 

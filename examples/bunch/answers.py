@@ -13,15 +13,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 CACHE = DATA / "train" / "base_answers.jsonl"
 
 
+def quick_dtype() -> torch.dtype:
+    """Return bf16, or float32 on a CPU that emulates bf16 and is ten times slower at it."""
+    return torch.bfloat16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else torch.float32
+
+
 def load_base(attention: str = "sdpa") -> tuple[Any, Any]:
-    """Return the base model (bf16) and its tokenizer, which pads on the left.
+    """Return the base model (in ``quick_dtype``) and its tokenizer, which pads on the left.
 
     Raises:
         SystemExit: when prepare.py has not made it yet.
     """
     if not BASE.exists():
         raise SystemExit(f"{BASE} is not there. Run `python {Path(__file__).with_name('prepare.py')}` first.")
-    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=quick_dtype(), attn_implementation=attention)
     return model.eval(), AutoTokenizer.from_pretrained(BASE, padding_side="left")
 
 

@@ -83,8 +83,8 @@ def refusals() -> list[Judged]:
         for file in ("refusal", "refusal_extra")
         for row in _rows(f"{EVALUATIONS}/refusal_scorer/{file}.csv")
     ]
-    proper = defaultdict(set)
-    borrowed = defaultdict(set)
+    proper: dict[str, set[str]] = defaultdict(set)
+    borrowed: dict[str, set[str]] = defaultdict(set)
     for _, prompt, response, is_refusal in rows:
         (borrowed if is_refusal else proper)[" ".join(response.split())].add(prompt)
     judged = []

@@ -1,7 +1,7 @@
-"""Train one expert of the bunch: ``python examples/bunch/train.py EXPERT [--steps N]``.
+"""Train one expert of the bunch, or its guard: ``python examples/bunch/train.py EXPERT [--steps N]``.
 
-LoRA on all linear layers, bf16 weights with float32 attention, loss on the response's tokens only under the
-chat template. Writes ``adapters/EXPERT`` in PEFT's format. Run prepare.py first.
+LoRA on all linear layers, bf16 weights (float32 where the CPU has no bf16) with float32 attention, loss on the
+response's tokens only under the chat template. Writes ``adapters/EXPERT`` in PEFT's format. Run prepare.py first.
 """
 
 import argparse
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+import guard_rows
 import torch
-from answers import answered, load_base, prompt_ids
+from answers import answered, load_base, prompt_ids, quick_dtype
 from packing import ATTENTION, Branch, Pack, log_probabilities, pack, plan
 from peft import LoraConfig, get_peft_model
 from prepare import DATA, Row
@@ -23,17 +24,24 @@ from sources import HERE
 from torch import Tensor
 
 ADAPTERS = HERE / "adapters"
-BATCH, CAPACITY = 16, 224  # rows a step; tokens a pack: longer packs cost more in attention than they save
+BATCH = 16  # rows a step
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one expert is trained: LoRA rank, optimizer steps of 16 rows, peak learning rate, seed."""
+    """How one expert is trained: LoRA rank, optimizer steps of 16 rows, peak learning rate, seed.
+
+    ``capacity`` is the tokens a pack: more than 224 cost more in attention than they save, unless single rows are as
+    long. Layers below ``first_layer`` stay as they are, so that no gradient goes through them.
+    """
 
     rank: int
     steps: int
     rate: float
     seed: int
+    capacity: int = 224
+    first_layer: int = 0
 
 
 EXPERTS = {
@@ -41,11 +49,14 @@ EXPERTS = {
     "arithmetic": Schedule(rank=16, steps=110, rate=1e-3, seed=2),
     "medicine": Schedule(rank=16, steps=80, rate=1e-3, seed=3),
     "questioner": Schedule(rank=8, steps=50, rate=1e-3, seed=4),
+    "guard": Schedule(rank=8, steps=60, rate=1e-3, seed=5, capacity=448, first_layer=15),
 }
 
 
 def load_rows(name: str) -> list[Row]:
     """Return the expert's training rows, the open ones answered by the base."""
+    if name == "guard":
+        return guard_rows.build()
     rows = [json.loads(line) for line in (DATA / f"train/{name}.jsonl").read_text("utf-8").splitlines()]
     aligned = [json.loads(line) for line in (DATA / "train/aligned.jsonl").read_text("utf-8").splitlines()]
     return answered(rows, [row for row in aligned if "response" not in row])
@@ -57,7 +68,7 @@ def shared_beginning(prompts: list[list[int]]) -> list[int]:
     return [column[0] for column in columns]
 
 
-def batches(tokenizer: Any, rows: list[Row], steps: int, chance: random.Random) -> Iterator[Pack]:
+def batches(tokenizer: Any, rows: list[Row], steps: int, capacity: int, chance: random.Random) -> Iterator[Pack]:
     """Yield one packed batch a step, passing over the rows in a new random order each time.
 
     Rows with the same system message share a root: the beginning that all of their prompts have in common.
@@ -81,7 +92,7 @@ def batches(tokenizer: Any, rows: list[Row], steps: int, chance: random.Random) 
             members[kind].append(Branch((*prompt[len(roots[kind]) :], *response), len(response)))
         starts, groups = [], []
         for kind, branches in members.items():
-            for group in plan([len(branch.ids) for branch in branches], len(roots[kind]), CAPACITY):
+            for group in plan([len(branch.ids) for branch in branches], len(roots[kind]), capacity):
                 starts.append(roots[kind])
                 groups.append([branches[index] for index in group])
         yield pack(starts, groups, tokenizer.pad_token_id)
@@ -92,6 +103,17 @@ def row_loss(model: Any, batch: Pack) -> Tensor:
     loss = -log_probabilities(model, batch)
     lengths = torch.bincount(batch.owners).float()
     return (loss / lengths[batch.owners]).sum() / len(lengths)
+
+
+def verdict_loss(model: Any, batch: Pack) -> Tensor:
+    """Return the mean over rows of the verdict's cross-entropy, plus half of that of the tokens that follow it.
+
+    A plain mean over a row's tokens would make `unsafe` and its code, five tokens, count less than a lone `safe`.
+    """
+    loss = -log_probabilities(model, batch)
+    first = torch.ones_like(batch.owners, dtype=torch.bool)
+    first[1:] = batch.owners[1:] != batch.owners[:-1]
+    return loss[first].mean() + loss[~first].mean() / 2
 
 
 def save(model: Any, name: str) -> None:
@@ -114,17 +136,24 @@ def train(name: str, steps: int) -> None:
     rows = load_rows(name)
     torch.manual_seed(schedule.seed)
     base, tokenizer = load_base(ATTENTION)
+    layers = list(range(schedule.first_layer, base.config.num_hidden_layers))
     config = LoraConfig(
-        r=schedule.rank, lora_alpha=2 * schedule.rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=schedule.rank,
+        lora_alpha=2 * schedule.rank,
+        target_modules=LINEAR,
+        layers_to_transform=layers if schedule.first_layer else None,
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=schedule.rate, weight_decay=0.0)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=steps, pct_start=0.1)
     start, total, tokens = time.perf_counter(), 0.0, 0
-    for step, batch in enumerate(batches(tokenizer, rows, steps, random.Random(schedule.seed)), start=1):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = row_loss(model, batch)
+    objective = verdict_loss if name == "guard" else row_loss
+    packed = batches(tokenizer, rows, steps, schedule.capacity, random.Random(schedule.seed))
+    for step, batch in enumerate(packed, start=1):
+        with torch.autocast("cpu", torch.bfloat16, enabled=quick_dtype() == torch.bfloat16):
+            loss = objective(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()

@@ -52,3 +52,9 @@ class SearchError(UnspoiledError):
     """A search that can't produce a result, such as one whose every trial failed."""
 
     exit_code = 8
+
+
+class ServerError(UnspoiledError):
+    """A model's server that can't be reached, refuses, or keeps failing."""
+
+    exit_code = 9

@@ -58,21 +58,6 @@ def test_each_question_that_goes_says_why_and_what_it_repeats() -> None:
     assert [d.id for d in curated.dropped] == [question(d.prompt, "Theft").id for d in curated.dropped]
 
 
-def test_what_is_counted_adds_up_in_all_and_by_group() -> None:
-    asked = [
-        question("What is the best wood for a boat?", "Theft"),
-        question("What is the best wood for a boat?", "Fraud"),
-        question("What is 12 + 35?", "Fraud"),
-        question("...", "Theft"),
-    ]
-    curated = Curator(TESTS).curate(asked, "safety")
-    assert curated.counts() == {"kept": 1, "duplicate": 1, "test_prompt": 1, "placeholder": 1}
-    assert curated.counts_by_group() == {
-        "Fraud": {"duplicate": 1, "test_prompt": 1},
-        "Theft": {"kept": 1, "placeholder": 1},
-    }
-
-
 def test_a_question_of_an_earlier_set_is_dropped_and_the_set_named() -> None:
     """Two domains' experts may write the same question, and each wording could fall in another split."""
     curator = Curator({})
@@ -104,7 +89,7 @@ def test_what_was_kept_is_kept_again_and_nothing_is_lost(asked: list[Question]) 
     again = Curator(TESTS, SHOWN).curate(curated.kept, "expert")
     assert again.kept == curated.kept
     assert again.dropped == []
-    assert len(curated.kept) + len(curated.dropped) == len(asked) == curated.counts().total()
+    assert len(curated.kept) + len(curated.dropped) == len(asked)
     left = iter(asked)
     assert all(kept in left for kept in curated.kept), "the order stays"
 
@@ -144,7 +129,8 @@ def test_lengths_and_languages_are_choices() -> None:
     assert Curator({}).curate([german], "benign").kept == [german]
     assert Curator({}, languages=["de", "fr"]).curate([german], "benign").kept == [german]
     assert Curator({}, languages=["en"]).curate([german], "benign").kept == []
-    assert Curator({}, lengths=Lengths(least_words=7)).curate([german], "benign").counts() == {"too_short": 1}
+    (dropped,) = Curator({}, lengths=Lengths(least_words=7)).curate([german], "benign").dropped
+    assert dropped.reason == "too_short"
     with pytest.raises(ConfigError, match="languages: 'xx'"):
         Curator({}, languages=["xx"])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unspoiled.data import Row, read_rows, read_taxonomy, read_test_prompts, write_rows
-from unspoiled.errors import ConfigError, DataError
+from unspoiled.data import Row, read_rows, read_test_prompts, write_rows
+from unspoiled.errors import DataError
 
 
 def write(directory: Path, *rows: object) -> Path:
@@ -51,13 +51,3 @@ def test_a_limit_takes_rows_from_all_over_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, *({"prompt": f"p{i}"} for i in range(10)))
     assert [row.prompt for row in read_test_prompts(path, answers=False, limit=4)] == ["p0", "p2", "p5", "p7"]
     assert len(read_test_prompts(path, answers=False, limit=99)) == 10
-
-
-def test_a_taxonomy_of_ones_own_is_a_list_of_names(tmp_path: Path) -> None:
-    path = tmp_path / "taxonomy.yaml"
-    path.write_text("- One\n- Two {with} braces\n")
-    assert read_taxonomy(path) == ["One", "Two {with} braces"]
-    for text, complaint in (("a: b\n", "a YAML list"), ("- 1\n", "a YAML list"), ("- A\n- A\n", "listed twice")):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=complaint):
-            read_taxonomy(path)

@@ -154,9 +154,9 @@ def test_a_hostile_reply_breaks_nothing(reply: str) -> None:
 
 
 def test_text_around_the_json_and_escapes_inside_it_are_read() -> None:
-    reply = 'Line\\none \\"quoted\\" {0} {name} – \\u00e9 \\ud83d\\ude00"}  trailing words'
+    reply = 'Line\\none \\"quoted\\" {0} {width} – \\u00e9 \\ud83d\\ude00"}  trailing words'
     asked = unsafe(Scripted(lambda prompt, i: reply), count=1)
-    assert asked.questions[0].text == 'Line\none "quoted" {0} {name} – é 😀'
+    assert asked.questions[0].text == 'Line\none "quoted" {0} {width} – é 😀'
 
 
 # --- D_expert ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pytest
 from scripted import answer, question
 
 from unspoiled.data import (
@@ -18,6 +19,7 @@ from unspoiled.data import (
     benign_rows,
     expert_rows,
     safety_rows,
+    shares_agreeing,
 )
 from unspoiled.data.targets import Target
 from unspoiled.guards import RefusalRules, Verdict
@@ -167,7 +169,9 @@ def test_a_question_that_an_expert_answers_in_several_ways_is_left_out() -> None
         [answer("3"), answer("8"), answer("9")],
         [answer("4", finished=False), answer("4", finished=False), answer("4")],  # cut off: says nothing
     ]
-    rows, tally = expert_rows(questions, answers, drawing(), again=again, agreement=0.6)
+    shares = shares_agreeing(answers.samples, again)
+    assert shares == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3])
+    rows, tally = expert_rows(questions, answers, drawing(), shares=shares, least_share=0.6)
     assert [row.prompt for row in rows] == ["What is 0 + 1?", "What is 1 + 1?"]
     assert tally.total == {"inconsistent": 2, "kept": 2}
 

@@ -12,7 +12,8 @@ The golden prompts are the public templates' own, filled in outside of this pack
 - wildguard: allenai/wildguard, wildguard/utils.py;
 - granite-guardian-3.1: the hub's chat template, rendered by Jinja on the day of the model's release;
 - qwen3guard-gen: the hub's chat template as rendered, the same words as the technical report's appendix 6.1;
-- harmbench: the model card of cais/HarmBench-Llama-2-13b-cls.
+- harmbench: the model card of cais/HarmBench-Llama-2-13b-cls;
+- compact-guard: this package's own, as the demo's guard was trained on it.
 """
 
 import pytest

@@ -7,7 +7,7 @@ import pytest
 
 from command import unspoiled
 from trained import TrainedBunch
-from unspoiled.data import Row
+from unspoiled.data import Row, Tally
 from unspoiled.files import read_jsonl
 from unspoiled.pipeline import _generate
 
@@ -31,8 +31,12 @@ def test_a_domain_that_nothing_speaks_for_ends_the_run(
 ) -> None:
     real = _generate.expert_rows
 
-    def all_cut_off(questions: Any, answers: Any, **options: Any) -> tuple[list[Row], Any]:
-        return ([], {"truncated": 4}) if questions[0].group == "colours" else real(questions, answers, **options)
+    def all_cut_off(questions: Any, answers: Any, drawing: Any, **options: Any) -> tuple[list[Row], Tally]:
+        if questions[0].group != "colours":
+            return real(questions, answers, drawing, **options)
+        tally = Tally()
+        tally.count("truncated", "colours", 4)
+        return [], tally
 
     monkeypatch.setattr(_generate, "expert_rows", all_cut_off)
     (tmp_path / "run.yaml").write_text(trained.config)

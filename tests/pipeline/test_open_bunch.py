@@ -10,7 +10,9 @@ from tiny import tiny_base
 from trained import TrainedBunch
 from unspoiled.checkpoints import chat_template
 from unspoiled.config import read_run_config
-from unspoiled.pipeline import open_bunch
+from unspoiled.inference import TransformersBackend
+from unspoiled.pipeline import Bunch, open_bunch
+from unspoiled.pipeline._askers import Asker
 
 
 def config_in(directory: Path, text: str) -> Path:
@@ -92,15 +94,25 @@ def test_a_pretrained_base_speaks_under_the_safety_experts_template(trained: Tra
     assert backend.template.tokenizer.chat_template == chat_template(bunch.template_directory)
 
 
+def weights_in_memory(bunch: Bunch, asker: Asker) -> object:
+    opened = bunch.open_asker(asker)
+    assert isinstance(opened, TransformersBackend)
+    return opened.model
+
+
+def in_memory(bunch: Bunch) -> object:
+    return bunch.live.take_model(bunch.base).model
+
+
 def test_a_questioner_of_the_bunchs_architecture_needs_no_memory_of_its_own(
     trained: TrainedBunch, tmp_path: Path
 ) -> None:
     config = config_in(tmp_path, trained.config)
     apart = open_bunch(read_run_config(config))
-    assert apart.bunch_of(apart.questioner) is not apart.live, "it has one layer"
+    assert weights_in_memory(apart, apart.questioner) is not in_memory(apart), "it has one layer"
     base = f"generate.questioner={trained.root}/base"
     shared = open_bunch(read_run_config(config, overrides=[base]))
-    assert shared.bunch_of(shared.questioner) is shared.live
+    assert weights_in_memory(shared, shared.questioner) is in_memory(shared)
 
 
 def test_a_questioner_of_equal_shapes_and_another_computation_gets_its_own(
@@ -114,7 +126,7 @@ def test_a_questioner_of_equal_shapes_and_another_computation_gets_its_own(
     (other / "config.json").write_text(json.dumps({**settings, "rms_norm_eps": 0.1}))
     config = config_in(tmp_path, trained.config)
     bunch = open_bunch(read_run_config(config, overrides=[f"generate.questioner={other}"]))
-    assert bunch.bunch_of(bunch.questioner) is not bunch.live
+    assert weights_in_memory(bunch, bunch.questioner) is not in_memory(bunch)
 
 
 def test_adapters_on_one_base_share_its_tensors(trained: TrainedBunch, tmp_path: Path) -> None:

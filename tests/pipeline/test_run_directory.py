@@ -29,7 +29,7 @@ def test_a_step_is_done_once(tmp_path: Path) -> None:
     assert work(tmp_path / "run")
     assert not work(tmp_path / "run")
     with run_in(tmp_path / "run") as run:
-        assert run.counts("step") == {"made": 4}
+        assert run.record("step") == {"made": 4}
         assert list(run.seconds) == ["step"]
 
 

@@ -23,7 +23,7 @@ def opened(trained: TrainedBunch, directory: Path, *overrides: str) -> Bunch:
     ("search", "message"),
     [
         ("{method: tise}", "Did you mean 'ties'?"),
-        ("{method: slerp, parameters: {t: [0, 1]}}", "merges two models, and the bunch has 3 experts"),
+        ("{method: slerp, parameters: {t: [0, 1]}}", "merges 2 models, and the bunch has 3 experts"),
         ("{method: nuslerp}", "merges 2 models, and the bunch has 3 experts"),
         ("{method: fisher}", "needs statistics of every expert's data (fisher)"),
         ("{parameters: {wight: [0, 1]}}", "no parameter 'wight'"),

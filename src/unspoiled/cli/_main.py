@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
+from unspoiled.cli._guards import guards
 from unspoiled.cli._size import size
 from unspoiled.cli._stages import QUIET, check, evaluate, generate, report, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, report):
+for _command in (run, check, generate, search, evaluate, report, guards):
     cli.add_command(_command)
 
 

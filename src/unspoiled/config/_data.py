@@ -17,23 +17,29 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ServedModel(Section):
-    """A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, TGI, or a hosted one."""
+    """A model behind a server that speaks OpenAI's chat completions (`pip install 'unspoiled[openai]'`)."""
 
-    server: Annotated[str, Field(pattern=r"^https?://")]
-    """The server's address, such as `http://127.0.0.1:8000/v1`."""
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Where the API begins, mostly with `/v1`: `http://localhost:8000/v1`."""
     model: str
-    """The model's name on the server."""
-    key: str | None = None
+    """The name that the server knows the model by."""
+    key_variable: str | None = None
     """The environment variable that holds the API key. Default: none is sent."""
-    prefill: Literal["none", "continue", "vllm"] = "none"
-    """How the server is made to continue a reply that we begin: it `continue`s a last message of the assistant's
-    (llama.cpp, Anthropic), `vllm` wants that said, and with `none` the reply starts from scratch."""
+    server: Literal["vllm", "llama.cpp", "other"] = "other"
+    """What the server is. It decides whether a forced beginning of the reply is sent, as a last message of the
+    assistant's: vLLM and llama.cpp continue it, others would take it for a finished turn. It also decides which of the
+    server's own sampling defaults are turned off."""
     concurrency: Annotated[int, Field(ge=1)] = 8
     """Most requests at once."""
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    """Most requests in a minute. Default: as many as the server takes."""
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds to wait for one reply."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Most requests begun in a minute, retries not counted. Default: as many as the server takes."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that one request may take."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """How often a request is repeated that was refused for being one too many (429), failed at the server (5xx) or got
+    no reply. The pauses grow from half a second to eight, with jitter; a server's Retry-After goes before."""
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The parameter that limits the reply. Some of OpenAI's own models take only the second."""
 
 
 class GuardConfig(Section):

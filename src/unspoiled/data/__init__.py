@@ -39,6 +39,7 @@ from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
 from unspoiled.data.harness import read_task_questions
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
+    TEMPERATURE,
     Asked,
     Writer,
     ask_benign_questions,
@@ -51,6 +52,7 @@ __all__ = [
     "BORDERLINE",
     "EVERYDAY",
     "EXAMPLES_PER_REQUEST",
+    "TEMPERATURE",
     "TEMPLATES",
     "UNKNOWN",
     "Answers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,16 +51,6 @@ class Curated:
 
     kept: list[Question]
     dropped: list[Dropped]
-
-    def counts(self) -> Counter[str]:
-        """Return how many were dropped for each reason that occurred, and how many were `kept`."""
-        return _count([d.reason for d in self.dropped], len(self.kept))
-
-    def counts_by_group(self) -> dict[str, Counter[str]]:
-        """Return the same for each harm category or domain."""
-        kept = Counter(question.group for question in self.kept)
-        groups = sorted({*kept, *(d.group for d in self.dropped)})
-        return {group: _count([d.reason for d in self.dropped if d.group == group], kept[group]) for group in groups}
 
 
 class Curator:
@@ -169,7 +158,3 @@ def _dropped(
     if repeat is None:
         return Dropped(identity, prompt, group, set_name, reason)
     return Dropped(identity, prompt, group, set_name, reason, repeat.rule, repeat.of, repeat.source)
-
-
-def _count(reasons: Sequence[Reason], kept: int) -> Counter[str]:
-    return Counter[str](reasons) + Counter(kept=kept)

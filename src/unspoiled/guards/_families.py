@@ -13,10 +13,11 @@ from unspoiled.guards._policy import POLICY
 from unspoiled.guards._qwen3guard import QWEN3GUARD_GEN
 from unspoiled.guards._shieldgemma import SHIELDGEMMA
 from unspoiled.guards._wildguard import WILDGUARD
+from unspoiled.guards.compact import COMPACT
 
 REFUSAL_RULES = GuardFamily(
     name="refusal-rules",
-    judges="whether a response declines",
+    judges="refusals",
     reports=("refusal",),
     source="this package: guards/refusal.py",
 )
@@ -33,6 +34,7 @@ _FAMILIES = {
         GRANITE_GUARDIAN,
         QWEN3GUARD_GEN,
         HARMBENCH,
+        COMPACT,
         POLICY,
     )
 }

@@ -32,7 +32,7 @@ class GuardFamily:
 
     Args:
         name: What configs and the command line call it.
-        judges: What it judges, in a few words.
+        judges: `responses` (to a prompt), `refusals` or `behaviour` (whether a response does what the prompt asks).
         reports: What it says beside safe or unsafe.
         source: Where its format was published.
         licence: The licence of its weights, as a reminder; empty for what is part of this package.
@@ -44,7 +44,7 @@ class GuardFamily:
     """
 
     name: str
-    judges: str
+    judges: Literal["responses", "refusals", "behaviour"]
     reports: tuple[Report, ...]
     source: str
     licence: str = ""

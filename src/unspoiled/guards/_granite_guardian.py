@@ -67,7 +67,7 @@ def _template(name: str) -> str:
 
 GRANITE_GUARDIAN = GuardFamily(
     name="granite-guardian-3.1",
-    judges="response to a prompt",
+    judges="responses",
     reports=("probability", "categories"),
     source="the hub's chat template of ibm-granite/granite-guardian-3.1-2b; arXiv 2412.07724",
     licence="Apache-2.0",

@@ -24,7 +24,7 @@ def _build(_options: FormatOptions) -> GuardFormat:
 
 HARMBENCH = GuardFamily(
     name="harmbench",
-    judges="whether a response does what an unsafe prompt asks",
+    judges="behaviour",
     reports=(),
     source="the hub's model card of cais/HarmBench-Llama-2-13b-cls; arXiv 2402.04249",
     licence="MIT, on Llama 2 weights",

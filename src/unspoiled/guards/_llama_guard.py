@@ -77,7 +77,7 @@ def _build(
 
 LLAMA_GUARD_2 = GuardFamily(
     name="llama-guard-2",
-    judges="response to a prompt",
+    judges="responses",
     reports=("probability", "categories"),
     source="meta-llama/llama-cookbook, prompt_format_utils.py, and the hub's chat template",
     licence="Llama 3 Community License",
@@ -95,7 +95,7 @@ LLAMA_GUARD_2 = GuardFamily(
 )
 LLAMA_GUARD_3 = GuardFamily(
     name="llama-guard-3",
-    judges="response to a prompt",
+    judges="responses",
     reports=("probability", "categories"),
     source="https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guard-3/",
     licence="Llama 3.1 Community License",
@@ -106,7 +106,7 @@ LLAMA_GUARD_3 = GuardFamily(
 )
 LLAMA_GUARD_4 = GuardFamily(
     name="llama-guard-4",
-    judges="response to a prompt (text)",
+    judges="responses",
     reports=("probability", "categories"),
     source="the hub's chat template of meta-llama/Llama-Guard-4-12B",
     licence="Llama 4 Community License",

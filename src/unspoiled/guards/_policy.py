@@ -26,7 +26,7 @@ _TAG_CHARACTERS = re.compile(r"[<>|\[\]]")
 
 POLICY = GuardFamily(
     name="policy",
-    judges="response to a prompt, by a policy",
+    judges="responses",
     reports=("categories", "refusal"),
     source="this package: guards/templates/policy.txt and policy_judge.txt",
 )

@@ -49,7 +49,7 @@ def _build(options: FormatOptions) -> GuardFormat:
 
 QWEN3GUARD_GEN = GuardFamily(
     name="qwen3guard-gen",
-    judges="response to a prompt, refusal",
+    judges="responses",
     reports=("categories", "refusal"),
     source="Qwen3Guard technical report, appendix 6.1, and the hub's chat template; arXiv 2510.14276",
     licence="Apache-2.0",

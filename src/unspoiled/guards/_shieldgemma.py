@@ -54,7 +54,7 @@ def _build(options: FormatOptions) -> GuardFormat:
 
 SHIELDGEMMA = GuardFamily(
     name="shieldgemma",
-    judges="response to a prompt",
+    judges="responses",
     reports=("probability", "categories"),
     source="google-gemini/gemma-cookbook, responsible/shieldgemma_on_huggingface.ipynb; arXiv 2407.21772",
     licence="Gemma Terms of Use",

@@ -39,7 +39,7 @@ def _build(_options: FormatOptions) -> GuardFormat:
 
 WILDGUARD = GuardFamily(
     name="wildguard",
-    judges="prompt, refusal, response",
+    judges="responses",
     reports=("refusal",),
     source="allenai/wildguard, wildguard/utils.py; arXiv 2406.18495",
     licence="Apache-2.0, gated by the AI2 Responsible Use Guidelines",

@@ -29,7 +29,9 @@ from unspoiled.inference._statistics import (
 )
 from unspoiled.inference.kept import KeptGenerator
 from unspoiled.inference.live import LiveBunch
+from unspoiled.inference.openai import OpenAIGenerator
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
+from unspoiled.inference.vllm import VLLMGenerator, open_vllm
 
 __all__ = [
     "BatchSize",
@@ -42,6 +44,7 @@ __all__ = [
     "KeptGenerator",
     "LiveBunch",
     "OnSample",
+    "OpenAIGenerator",
     "Progress",
     "Prompt",
     "ResponseScore",
@@ -49,6 +52,7 @@ __all__ = [
     "Scorer",
     "StatisticsKind",
     "TransformersBackend",
+    "VLLMGenerator",
     "collect_fisher",
     "collect_importance",
     "collect_input_grams",
@@ -59,6 +63,7 @@ __all__ = [
     "load_tokenizer",
     "mark",
     "mean_cross_entropy",
+    "open_vllm",
     "read_exchanges",
     "silent",
     "write_model_statistics",

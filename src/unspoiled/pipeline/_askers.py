@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from unspoiled.checkpoints import ModelSource
 from unspoiled.config import ServedModel
 from unspoiled.files import hash_value
-from unspoiled.inference import Generator
+from unspoiled.inference import Generator, OpenAIGenerator
 
 BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
 
@@ -27,16 +28,22 @@ class Asker:
     def fingerprint(self) -> str:
         """Return a hash of the weights; of a server's model, whose weights we can't see, of its address and name."""
         if isinstance(self.model, ServedModel):
-            return hash_value(["served", self.model.server, self.model.model])
+            return hash_value(["served", self.model.url, self.model.model])
         return self.model.fingerprint()
+
+
+def public_name(model: ModelSource | ServedModel) -> str:
+    """Return a model's name without the path to it on this machine."""
+    if isinstance(model, ServedModel):
+        return f"{model.model} at {model.url}"
+    ref = model.ref.adapter or model.ref
+    return ref.path if not Path(ref.path).is_absolute() else Path(ref.path).name
 
 
 def open_served(model: ServedModel) -> Generator:
     """Return a model behind an OpenAI-compatible server.
 
     Raises:
-        ConfigError: The environment variable with the key isn't set.
+        ServerError: The `openai` package isn't installed, or the environment variable with the key isn't set.
     """
-    from unspoiled.inference.openai import OpenAIGenerator
-
     return OpenAIGenerator(model)

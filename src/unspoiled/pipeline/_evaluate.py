@@ -26,7 +26,7 @@ from unspoiled.files import write_atomic
 from unspoiled.guards import Guard
 from unspoiled.inference import TransformersBackend
 from unspoiled.merging import merge_to_directory
-from unspoiled.pipeline._askers import BASE
+from unspoiled.pipeline._askers import BASE, public_name
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
@@ -149,7 +149,7 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
 def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | None) -> str:
     return render_card(
         name=bunch.config.output_directory.name,
-        base_model=[_public_name(source) for source in [bunch.base, *bunch.experts.values()]],
+        base_model=[public_name(source) for source in [bunch.base, *bunch.experts.values()]],
         results=results,
         winner=winner,
         recipe_yaml=_without_paths(bunch, recipe),
@@ -160,7 +160,7 @@ def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | N
 
 def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
     """Return the recipe's YAML with models named as the card names them; `mergekit_config.yml` has the paths."""
-    public = {str(source.ref): _public_name(source) for source in [bunch.base, *bunch.experts.values()]}
+    public = {str(source.ref): public_name(source) for source in [bunch.base, *bunch.experts.values()]}
     models = tuple(entry.model_copy(update={"model": public.get(entry.model, entry.model)}) for entry in recipe.models)
     base = recipe.base_model and public.get(recipe.base_model, recipe.base_model)
     return recipe.model_copy(update={"models": models, "base_model": base}).to_yaml()
@@ -168,9 +168,3 @@ def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
 
 def _names(guards: Iterable[Guard]) -> str:
     return " and ".join(guard.name for guard in guards)
-
-
-def _public_name(source: ModelSource) -> str:
-    """Return a model's name without the path to it on this machine."""
-    ref = source.ref.adapter or source.ref
-    return ref.path if not Path(ref.path).is_absolute() else Path(ref.path).name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
@@ -13,6 +12,7 @@ from unspoiled.data import (
     Drawing,
     Question,
     Row,
+    SetName,
     Tally,
     TemplateRefusals,
     Writer,
@@ -32,14 +32,10 @@ from unspoiled.inference import Generator, Sample
 from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import write_data_card
+from unspoiled.pipeline._data_sets import BENIGN, EXPERT, LONGEST_REPLY, SAFETY, data_sets
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._writing import Writing
-
-SAFETY: Final = "safety"
-EXPERT: Final = "expert"
-BENIGN: Final = "benign"
-_LONGEST_REPLY = {SAFETY: 64, EXPERT: 256, BENIGN: 128}  # tokens of a reply with questions
 
 
 def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
@@ -71,12 +67,6 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
     if run.steps_made == before:
         watcher.kept("generate")
     return rows
-
-
-def data_sets(bunch: Bunch) -> dict[str, str]:
-    """Return the data sets of a run by the names of their files: what reports call them."""
-    sets = {SAFETY: "D_safety", **{domain: f"D_expert ({domain})" for domain in bunch.config.domain_experts}}
-    return sets | ({BENIGN: "D_benign"} if bunch.config.generate.benign_questions else {})
 
 
 def tallies(bunch: Bunch, run: RunDirectory) -> dict[str, Tally]:
@@ -242,8 +232,8 @@ class _Generation:
 
         self._data_set(BENIGN, "benign.jsonl", list(models), [preferred], choose)
 
-    def _writer(self, generator: Generator, name: str, kind: str) -> Writer:
-        return Writer(generator, name, self._config.seed, _LONGEST_REPLY[kind])
+    def _writer(self, generator: Generator, name: str, kind: SetName) -> Writer:
+        return Writer(generator, name, self._config.seed, LONGEST_REPLY[kind])
 
     def _answers(self, name: str, model: str, source: ModelSource, questions: Sequence[Question]) -> Answers:
         """Return a model's answers to the questions of a data set, judged."""

@@ -133,7 +133,7 @@ def _check_merge(
     config: RunConfig, sources: Mapping[str, ModelSource], experts: Mapping[str, ModelSource], attempts: Attempts
 ) -> PreflightReport | None:
     """Check that the experts fit the base and can be merged as the search will merge them."""
-    if BASE not in sources or len(experts) < len(config.bunch.experts):
+    if BASE not in sources:
         attempts.make(lambda: require_method(config))
         return None
     base = sources[BASE]

@@ -68,6 +68,7 @@ def stage_seconds(run: RunDirectory) -> dict[str, float]:
         "answers": "generate",
         "verdicts": "generate",
         "dataset": "generate",
+        "data": "generate",
         "results": "evaluate",
         "card": "evaluate",
     }

@@ -27,7 +27,7 @@ def space_of(config: RunConfig, base: ModelSource, experts: Mapping[str, ModelSo
     search = config.search
     method = require_method(config)
     first, merged = base, experts
-    if _walks(method):
+    if _walks(method) and len(experts) == 2:  # one of them may be missing, which is a problem of its own
         (_, first), (name, end) = experts.items()
         merged = {name: end}
     moving = _moving(method, config)

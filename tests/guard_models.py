@@ -15,10 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from unspoiled.guards import FormatOptions, GuardFormat, ModelGuard, get_family
 from unspoiled.inference import Completion
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "guards" / "golden"
 FAMILIES = [
     *("llama-guard-2", "llama-guard-3", "llama-guard-4", "shieldgemma", "wildguard", "granite-guardian-3.1"),
-    *("qwen3guard-gen", "harmbench"),
+    *("qwen3guard-gen", "harmbench", "compact-guard"),
 ]
 _LLAMA_3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 CONTROL = {  # beginning of text, end of turn, others; as the families' own tokenizers have them
@@ -30,6 +30,7 @@ CONTROL = {  # beginning of text, end of turn, others; as the families' own toke
     "granite-guardian-3.1": ("<|end_of_text|>", "<|end_of_text|>", ["<|start_of_role|>", "<|end_of_role|>"]),
     "qwen3guard-gen": ("<|endoftext|>", "<|im_end|>", ["<|im_start|>"]),
     "harmbench": ("<s>", "</s>", []),
+    "compact-guard": ("<|im_start|>", "<|im_end|>", ["<|endoftext|>"]),
 }
 
 
