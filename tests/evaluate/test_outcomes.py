@@ -12,7 +12,7 @@ from unspoiled.errors import DataError
 from unspoiled.evaluate import (
     Outcome,
     TestSets,
-    is_correct,
+
     measure,
     paired_outcomes,
     read_outcomes,
