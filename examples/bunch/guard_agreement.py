@@ -15,7 +15,6 @@ import harmless
 import judged
 import unsafe
 from answers import quick_dtype
-from guard_rows import CODES
 from prepare import HARMLESS, HEALTH, SEED
 from sources import HERE
 
@@ -50,12 +49,6 @@ def against_people(guard: Guard) -> None:
         found = guard_agreement(labelled, [verdict for _, verdict in chosen], fingerprint=guard.fingerprint)
         print(report(source or "all of them", found.agreement["unsafe"]))
     print(f"  unreadable           {shown(found.unreadable)}")
-    named = [
-        CODES[unsafe.categorize(row.prompt)] == verdict.categories[0]
-        for row, verdict in zip(rows, verdicts, strict=True)
-        if row.label == "unsafe" and verdict.categories
-    ]
-    print(f"  category as by words {shown(Rate.of(named) if named else None)}")
 
 
 def report(name: str, found: Agreement) -> str:

@@ -49,7 +49,7 @@ EXPERTS = {
     "arithmetic": Schedule(rank=16, steps=110, rate=1e-3, seed=2),
     "medicine": Schedule(rank=16, steps=80, rate=1e-3, seed=3),
     "questioner": Schedule(rank=8, steps=50, rate=1e-3, seed=4),
-    "guard": Schedule(rank=8, steps=60, rate=1e-3, seed=5, capacity=448, first_layer=15),
+    "guard": Schedule(rank=8, steps=140, rate=1e-3, seed=5, capacity=448, first_layer=15),
 }
 
 
@@ -105,17 +105,6 @@ def row_loss(model: Any, batch: Pack) -> Tensor:
     return (loss / lengths[batch.owners]).sum() / len(lengths)
 
 
-def verdict_loss(model: Any, batch: Pack) -> Tensor:
-    """Return the mean over rows of the verdict's cross-entropy, plus half of that of the tokens that follow it.
-
-    A plain mean over a row's tokens would make `unsafe` and its code, five tokens, count less than a lone `safe`.
-    """
-    loss = -log_probabilities(model, batch)
-    first = torch.ones_like(batch.owners, dtype=torch.bool)
-    first[1:] = batch.owners[1:] != batch.owners[:-1]
-    return loss[first].mean() + loss[~first].mean() / 2
-
-
 def save(model: Any, name: str) -> None:
     """Write the adapter in bf16, its config with a base path that holds on any machine."""
     for parameter in model.parameters():
@@ -149,11 +138,10 @@ def train(name: str, steps: int) -> None:
     optimizer = torch.optim.AdamW(learnt, lr=schedule.rate, weight_decay=0.0)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=steps, pct_start=0.1)
     start, total, tokens = time.perf_counter(), 0.0, 0
-    objective = verdict_loss if name == "guard" else row_loss
     packed = batches(tokenizer, rows, steps, schedule.capacity, random.Random(schedule.seed))
     for step, batch in enumerate(packed, start=1):
         with torch.autocast("cpu", torch.bfloat16, enabled=quick_dtype() == torch.bfloat16):
-            loss = objective(model, batch)
+            loss = row_loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()

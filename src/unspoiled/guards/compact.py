@@ -2,17 +2,16 @@
 
 Large guards explain their policy in 600 tokens or more each time. This one has learnt it and is asked with 60, so that
 a model of 135M judges on a CPU; `examples/bunch/README.md` says how the demo's was trained and how often it agrees with
-people. It answers as Llama Guard does: `safe`, or `unsafe` and on the next line the codes of BeaverTails' 14 categories
-(arXiv 2307.04657).
+people. It answers `safe` or `unsafe`, as Llama Guard's first line does, and names no category: a model so small learnt
+no useful ones.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from unspoiled.guards._family import FormatOptions, GuardFamily
-from unspoiled.guards._format import Answer, GuardFormat, Question, label_of, lines_of, unread
+from unspoiled.guards._format import Answer, GuardFormat, Question, label_of, unread
 from unspoiled.guards._markers import Markers
 from unspoiled.guards._protocol import Reading
 
@@ -21,7 +20,6 @@ SAFE, UNSAFE = " safe", " unsafe"  # with a space, since many vocabularies have 
 _ASKED = "[Request]\n{prompt}\n\n[Response]\n{response}\n\n[Verdict]"
 _TEMPLATE = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{_ASKED}<|im_end|>\n<|im_start|>assistant\n"
 _MARKERS = Markers(tags=("[Request]", "[Response]", "[Verdict]"))
-_CODES = tuple(f"S{number}" for number in range(1, 15))
 _LEAST_MASS = 0.1  # below it, both words are so unlikely that their ratio says nothing
 
 
@@ -38,19 +36,14 @@ def _content(text: str) -> str:
 
 
 def _read(answers: Sequence[Answer], threshold: float | None) -> Reading:
-    """Read `safe` alone, or `unsafe` and a line of codes; p_unsafe = P(unsafe) / (P(unsafe) + P(safe)), first word."""
+    """Read `safe` or `unsafe` alone; p_unsafe = P(unsafe) / (P(unsafe) + P(safe)) of the first word."""
     (answer,) = answers
-    lines = [line.lower() for line in lines_of(answer.text)]
-    if lines[:1] not in (["safe"], ["unsafe"]) or (lines[0] == "safe" and len(lines) > 1):
+    written = answer.text.strip().lower()
+    if written not in ("safe", "unsafe"):
         return unread(answer.text)
     p_unsafe = None if answer.p is None or sum(answer.p) < _LEAST_MASS else answer.p[0] / sum(answer.p)
-    codes = [code.upper() for code in re.findall(r"\bs[0-9]+\b", " ".join(lines[1:]))]
-    return Reading(
-        label_of("safe" if lines[0] == "safe" else "unsafe", p_unsafe, threshold),
-        p_unsafe,
-        tuple(code for code in dict.fromkeys(codes) if code in _CODES),
-        text=answer.text,
-    )
+    label = label_of("safe" if written == "safe" else "unsafe", p_unsafe, threshold)
+    return Reading(label, p_unsafe, text=answer.text)
 
 
 def _build(_options: FormatOptions) -> GuardFormat:
@@ -60,7 +53,7 @@ def _build(_options: FormatOptions) -> GuardFormat:
         _MARKERS,
         control=("<|im_start|>", "<|im_end|>"),
         words=("unsafe", "safe"),
-        most_tokens=8,
+        most_tokens=4,
         strips=True,
     )
 
@@ -68,7 +61,7 @@ def _build(_options: FormatOptions) -> GuardFormat:
 COMPACT = GuardFamily(
     name="compact-guard",
     judges="responses",
-    reports=("probability", "categories"),
+    reports=("probability",),
     source="this package: guards/compact.py",
     licence="the model's own",
     build=_build,
