@@ -123,6 +123,7 @@ def open_guard(
         weights=source.fingerprint,
         context=_context(source, family),
         threshold=threshold,
+        advice=family.advice,
     )
 
 

@@ -161,7 +161,7 @@ class Writing:
 
         def make() -> None:
             log = _log_of(path)
-            verdicts = KeptGuard(guard, log).judge(
+            verdicts = KeptGuard(guard, log, note=self._watcher.note).judge(
                 [(question.text, sample.text) for question, sample in zip(questions, samples, strict=True)],
                 progress=self.progress(f"{self._config.guard} judges {model}, {name}"),
             )
