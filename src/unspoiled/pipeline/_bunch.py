@@ -16,7 +16,7 @@ from unspoiled.guards import Guard
 from unspoiled.inference import Generator, LiveBunch
 from unspoiled.merging import DTYPES, Models
 from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker, open_served
-from unspoiled.pipeline._device import device_of
+from unspoiled.pipeline._device import compute_dtype, device_of
 from unspoiled.pipeline._space import space_of
 from unspoiled.search import SearchSpace
 
@@ -150,7 +150,7 @@ def load_live(config: RunConfig, models: Models, reference: ModelSource, templat
         models,
         reference,
         merged_template=template,
-        dtype=DTYPES[config.merge.dtype],
+        dtype=DTYPES[compute_dtype(config)],
         device=device_of(config),
         batch_size=config.runtime.batch_size,
     )
