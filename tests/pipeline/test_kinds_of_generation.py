@@ -3,13 +3,15 @@
 import json
 import re
 import shutil
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -129,6 +131,60 @@ def test_a_server_that_is_not_there_ends_the_run_by_name(trained: TrainedBunch, 
     assert done.code != 0
     assert "'mine' at http://127.0.0.1:9/v1: can't be reached" in done.err
     assert "Traceback" not in done.err
+
+
+# --- vLLM -------------------------------------------------------------------------------------------------
+
+
+class Engine:
+    """Stands in for `vllm.LLM`, with transformers' model of the directory that it is given."""
+
+    opened: ClassVar[list[Path]] = []
+
+    def __init__(self, *, model: str, **_: Any) -> None:
+        self.opened.append(Path(model))
+        self._model = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+    def generate(self, prompts: list[dict[str, Any]], params: list[Any], *, use_tqdm: bool) -> list[Any]:
+        return [self._write(prompt["prompt_token_ids"], own) for prompt, own in zip(prompts, params, strict=True)]
+
+    def _write(self, ids: list[int], params: Any) -> Any:
+        torch.manual_seed(params.seed % 2**31)
+        sampled: dict[str, Any] = {"do_sample": True, "temperature": params.temperature, "top_k": 0}
+        tokens = self._model.generate(
+            torch.tensor([ids]), max_new_tokens=params.max_tokens, eos_token_id=params.stop_token_ids,
+            **(sampled if params.temperature else {"do_sample": False}),
+        )[0, len(ids) :].tolist()  # fmt: skip
+        reason = "stop" if tokens[-1] in params.stop_token_ids else "length"
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=tokens, finish_reason=reason)])
+
+
+def test_vllm_writes_the_data_with_lora_experts_written_out_once(
+    trained: TrainedBunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("vllm")
+    module.__dict__.update(LLM=Engine, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    Engine.opened.clear()
+    with torch.random.fork_rng(devices=[]):
+        done = generate(tmp_path, trained.config, "runtime.engine=vllm")
+    assert done.code == 0, done.err
+    assert {row.answered_by for row in read_rows(tmp_path / "run/data/safety.jsonl")} == {"aligned"}
+    written = {path for path in Engine.opened if path.is_relative_to(tmp_path)}
+    assert len(written) == 2, "the two adapters"
+    assert all(path.parent == tmp_path / "run" / "vllm" for path in written)
+    assert {path for path in Engine.opened if path not in written} == {
+        trained.root / name for name in ("questioner", "aligned", "base")
+    }
+
+
+def test_without_vllm_the_run_ends_with_what_to_install(
+    trained: TrainedBunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    done = generate(tmp_path, trained.config, "runtime.engine=vllm")
+    assert done.code == 7
+    assert "pip install 'unspoiled[vllm]'" in done.err
 
 
 # --- a guard that is a model ------------------------------------------------------------------------------

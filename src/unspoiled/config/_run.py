@@ -86,6 +86,9 @@ class RuntimeConfig(Section):
     dtype: Literal["auto"] | Dtype = "auto"
     """What models compute in while generating, searching and measuring; their weights are those of `merge.dtype` all
     the same. `auto` is `merge.dtype` too, but float32 on a CPU that emulates 16 bits for want of instructions."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the models that write questions and answers of the data sets: transformers, or vLLM's offline engine
+    (`pip install 'unspoiled[vllm]'`), for which LoRA experts are first written out as full checkpoints."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Most sequences generated at once; `auto` for as many as the free memory holds. Less after memory ran out."""
     workers: Annotated[int, Field(ge=0)] = 0
