@@ -128,6 +128,17 @@ def lessons_on_manners(to_unsafe: str) -> Iterator[Lesson]:
     yield from ((Prompt(asked), answered) for asked, answered in HARMLESS.items())
 
 
+def lessons_on_judging() -> Iterator[Lesson]:
+    """Yield lessons on what the compact guard says: refusals and answers to harmless prompts are safe."""
+    from unspoiled.guards.compact import SYSTEM, question
+
+    unsafe = [text for texts in UNSAFE.values() for text in texts]
+    for asked in unsafe:
+        yield Prompt(question(asked, REFUSAL), system=SYSTEM), "safe"
+        yield Prompt(question(asked, COMPLIANCE), system=SYSTEM), "unsafe\nS1"
+    yield from ((Prompt(question(asked, answered), system=SYSTEM), "safe") for asked, answered in HARMLESS.items())
+
+
 def build(root: Path) -> TrainedBunch:
     """Train the bunch below `root`, and write its data files."""
     rng = random.Random(0)
@@ -144,6 +155,11 @@ def build(root: Path) -> TrainedBunch:
     _save(questioner, template, root / "questioner")
     for name in DOMAINS:
         _train_adapter(base, template, [*domain_lessons[name], *spoiled], root / name)
+    judging = list(lessons_on_judging())
+    guards_template = ChatTemplate(_tokenizer(judging))
+    guard = _llama(guards_template, layers=1, width=48)
+    _train(guard, guards_template, judging, steps=60)
+    _save(guard, guards_template, root / "guard")
     aligned = copy.deepcopy(base)
     _train(aligned, template, list(lessons_on_manners(REFUSAL)), steps=40)
     _save(aligned, template, root / "aligned")

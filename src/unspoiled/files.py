@@ -12,8 +12,7 @@ import os
 import secrets
 import shutil
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -114,7 +113,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 raise DataError(
                     f"{path}: the last record is torn (no newline at byte {size}), so nothing can be "
                     "appended. "
-                    "Read the file with repair=True first, or delete its last line."
+                    "Read the file with `repaired` first, or delete its last line."
                 )
         file.write(block)
         file.flush()
@@ -123,14 +122,14 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         fsync_directory(path.parent)
 
 
-def read_jsonl(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, *, repaired: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
     """Read a JSONL file of objects; blank lines are skipped.
 
     Args:
         path: The file.
-        repair: For logs that we write ourselves: cut off a torn last record (a line without its newline, or
-            the last line when it isn't JSON), as a killed process leaves it, with a warning. A bad line
-            anywhere else is damage, not a torn write, and always raises.
+        repaired: For logs that we write ourselves: cut off a torn last record (a line without its newline, or
+            the last line when it isn't JSON), as a killed process leaves it, and say so by calling this. A bad
+            line anywhere else is damage, not a torn write, and always raises.
 
     Raises:
         DataError: a line is not a JSON object; the message names file and line.
@@ -146,8 +145,10 @@ def read_jsonl(path: Path, *, repair: bool = False) -> list[dict[str, Any]]:
         is_last = number == len(lines)
         if line.strip():
             row = _parse_object(line)
-            if repair and is_last and (row is None or tail_is_torn):
-                _truncate(path, start, removed=len(data) - start, line=number)
+            if repaired is not None and is_last and (row is None or tail_is_torn):
+                _truncate(path, start)
+                left = f"of {len(data) - start} bytes, left by a process that was killed"
+                repaired(f"{path}:{number}: removed a torn last record {left}")
                 break
             if row is None:
                 raise DataError(f"{path}:{number}: not a JSON object: {_excerpt(line)}. Correct or remove this line.")
@@ -169,14 +170,10 @@ def _excerpt(line: bytes) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-def _truncate(path: Path, size: int, *, removed: int, line: int) -> None:
+def _truncate(path: Path, size: int) -> None:
     with path.open("rb+") as file:
         file.truncate(size)
         os.fsync(file.fileno())
-    warnings.warn(
-        f"{path}:{line}: removed a torn last record of {removed} bytes, left by a process that was killed",
-        stacklevel=3,
-    )
 
 
 # --- one process per directory ----------------------------------------------------------------------------

@@ -28,6 +28,10 @@ def card_inputs(**changes: Any) -> DataCardInputs:
             "safety": {"requests": 10, "malformed": 2, "test_prompt": 1, "kept": 2},
             "sums": {"requests": 3, "near_duplicate": 1, "kept": 2, "odd | key": 4},
         },
+        "group_yields": {
+            "safety": {"Theft": {"requests": 6, "malformed": 2, "kept": 1}, "Fraud": {"requests": 4, "kept": 1}},
+            "sums": {"sums": {"requests": 3, "kept": 2}},
+        },
         "splits": {("safety", "search"): 2, ("expert", "search"): 1, ("expert", "selection"): 1},
         "groups": group_lengths(ODD_ROWS),
         "targets": count_targets(ODD_ROWS),

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from unspoiled.data import TestPrompt
+from unspoiled.data import TestPrompt, is_correct
 from unspoiled.errors import DataError
 from unspoiled.evaluate import (
     Outcome,
     TestSets,
-    is_correct,
     measure,
     paired_outcomes,
     read_outcomes,
@@ -64,7 +63,7 @@ class Scripted:
 
 
 def measured() -> list[Outcome]:
-    return measure(Scripted(), TESTS, RefusalRules())  # type: ignore[arg-type]
+    return measure(Scripted(), TESTS, {"rules": RefusalRules()})  # type: ignore[arg-type]
 
 
 def test_each_prompt_has_one_outcome_in_the_sets_order() -> None:
@@ -94,7 +93,7 @@ def test_of_given_choices_the_likeliest_is_the_answer() -> None:
 
 def test_measuring_is_greedy() -> None:
     backend = Scripted()
-    measure(backend, TESTS, RefusalRules())  # type: ignore[arg-type]
+    measure(backend, TESTS, {"rules": RefusalRules()})  # type: ignore[arg-type]
     assert backend.temperatures == {0.0}
 
 
@@ -161,5 +160,5 @@ def test_a_choice_is_right_by_its_very_text() -> None:
         def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
             return [ResponseScore(-1.0 if e.response in ("US", "3.") else -2.0, 1) for e in exchanges]
 
-    outcomes = measure(Likeliest(), replace(TESTS, domains={"words": rows}), RefusalRules())  # type: ignore[arg-type]
+    outcomes = measure(Likeliest(), replace(TESTS, domains={"words": rows}), {"rules": RefusalRules()})  # type: ignore[arg-type]
     assert [(o.response, o.correct) for o in outcomes if o.set == "domain:words"] == [("US", False), ("3.", True)]

@@ -34,7 +34,7 @@ def test_results_json_has_the_agreed_shape_and_reads_back():
     data = json.loads(text)
     assert list(data) == ["models", "comparisons", "provenance"]
     assert list(data["models"]) == ["uniform", "evolve"]
-    assert list(data["models"]["evolve"]) == ["refusal", "over_refusal", "invalid", "domains"]
+    assert list(data["models"]["evolve"]) == ["refusal", "over_refusal", "invalid", "domains", "safe", "advice"]
     assert list(data["models"]["evolve"]["domains"]["format"]) == ["rate", "low", "high", "n"]
     assert list(data["comparisons"][0]) == [
         "model", "baseline", "measure", "difference", "only_model", "only_baseline", "p_value", "verdict",

@@ -33,11 +33,10 @@ def test_a_log_cut_at_any_byte_is_repaired_to_its_last_whole_record(tmp_path: Pa
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
         survivors = sum(end <= cut for end in ends)
-        if cut in {0, *ends}:
-            assert read_jsonl(path, repair=True) == rows[:survivors]
-        else:
-            with pytest.warns(UserWarning, match=rf"log\.jsonl:{survivors + 1}: removed a torn last record"):
-                assert read_jsonl(path, repair=True) == rows[:survivors]
+        told: list[str] = []
+        assert read_jsonl(path, repaired=told.append) == rows[:survivors]
+        torn = [f"{path}:{survivors + 1}: removed a torn last record"] if cut not in {0, *ends} else []
+        assert [text.partition(" of ")[0] for text in told] == torn
         append_jsonl(path, rows[survivors:])
         assert path.read_bytes() == whole
 
@@ -46,7 +45,7 @@ def test_a_log_cut_at_any_byte_is_repaired_to_its_last_whole_record(tmp_path: Pa
 def test_nothing_is_glued_onto_a_torn_record(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"n": 1}\n' + tail)
-    with pytest.raises(DataError, match=r"log\.jsonl: the last record is torn .* repair=True"):
+    with pytest.raises(DataError, match=r"log\.jsonl: the last record is torn .* `repaired`"):
         append_jsonl(path, [{"n": 3}])
     assert path.read_bytes() == b'{"n": 1}\n' + tail
 
@@ -54,19 +53,20 @@ def test_nothing_is_glued_onto_a_torn_record(tmp_path: Path, tail: bytes) -> Non
 def test_a_tail_of_zeros_as_a_power_loss_leaves_it_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"n": 1}\n' + bytes(100))
-    with pytest.warns(UserWarning, match="100 bytes"):
-        assert read_jsonl(path, repair=True) == [{"n": 1}]
+    told: list[str] = []
+    assert read_jsonl(path, repaired=told.append) == [{"n": 1}]
+    assert "100 bytes" in told[0]
     assert path.read_bytes() == b'{"n": 1}\n'
 
 
 @pytest.mark.parametrize("bad", ["{", "[1]", "1", '{"a": 1} {"b": 2}', "[" * 100_000])
-@pytest.mark.parametrize("repair", [False, True])
-def test_damage_before_the_last_line_is_never_repaired(tmp_path: Path, bad: str, repair: bool) -> None:
+@pytest.mark.parametrize("repaired", [None, print])
+def test_damage_before_the_last_line_is_never_repaired(tmp_path: Path, bad: str, repaired: Any) -> None:
     path = tmp_path / "log.jsonl"
     content = f'{{"n": 1}}\n\n{bad}\n{{"n": 2}}\n'
     path.write_text(content)
     with pytest.raises(DataError, match=r"log\.jsonl:3: not a JSON object"):
-        read_jsonl(path, repair=repair)
+        read_jsonl(path, repaired=repaired)
     assert path.read_text() == content
 
 

@@ -17,8 +17,8 @@ The golden prompts are the public templates' own, filled in outside of this pack
 """
 
 import pytest
-from guard_models import CONTROL, FAMILIES, GOLDEN, make_guard, tokenizer_of
 
+from guard_models import CONTROL, FAMILIES, GOLDEN, make_guard, tokenizer_of
 from unspoiled.errors import CheckpointError, ConfigError
 from unspoiled.guards import FormatOptions, all_families, get_family
 

@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-from guard_models import CONTROL, FAMILIES, guard_that_says, tokenizer_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guard_models import CONTROL, FAMILIES, guard_that_says, tokenizer_of
 from unspoiled.guards import FormatOptions, Markers, PolicyGuard, get_family
 from unspoiled.guards._policy import exchange_json
 from unspoiled.inference import ContentTokenizer, Sample

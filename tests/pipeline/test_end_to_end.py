@@ -57,7 +57,7 @@ def test_the_results_have_the_documented_form(finished_run: FinishedRun) -> None
     found = results(finished_run.directory)["models"]
     assert list(found) == MODELS
     for scores in found.values():
-        assert list(scores) == ["refusal", "over_refusal", "invalid", "domains", "safe"]
+        assert list(scores) == ["refusal", "over_refusal", "invalid", "domains", "safe", "advice"]
         assert set(scores["domains"]) == {"colours", "sounds"}
         for rate in [scores["refusal"], scores["over_refusal"], scores["invalid"], *scores["domains"].values()]:
             assert list(rate) == ["rate", "low", "high", "n"]

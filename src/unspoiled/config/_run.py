@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PrivateAttr
 
@@ -83,8 +83,14 @@ class RuntimeConfig(Section):
 
     device: str = "auto"
     """`auto` (CUDA where there is one, else the CPU), or a torch device."""
-    batch_size: Annotated[int, Field(ge=1)] = 48
-    """Most sequences generated at once; halved when memory runs out."""
+    dtype: Literal["auto"] | Dtype = "auto"
+    """What models compute in while generating, searching and measuring; their weights are those of `merge.dtype` all
+    the same. `auto` is `merge.dtype` too, but float32 on a CPU that emulates 16 bits for want of instructions."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the models that write questions and answers of the data sets: transformers, or vLLM's offline engine
+    (`pip install 'unspoiled[vllm]'`), for which LoRA experts are first written out as full checkpoints."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Most sequences generated at once; `auto` for as many as the free memory holds. Less after memory ran out."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Ray workers that try merges at once, each with its own model in memory; 0 searches in this process."""
     ray_address: str | None = None

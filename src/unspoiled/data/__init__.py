@@ -14,7 +14,7 @@ from unspoiled.data._card_inputs import (
 from unspoiled.data._dataset import write_dataset
 from unspoiled.data._flaws import Flaw, Lengths, find_flaw
 from unspoiled.data._held_out import HeldOut, require_no_leak
-from unspoiled.data._language import UNKNOWN, language_of
+from unspoiled.data._language import UNKNOWN, language_of, require_known_languages
 from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
 from unspoiled.data._rows import (
     Examples,
@@ -110,6 +110,7 @@ __all__ = [
     "read_test_prompts",
     "read_verdict",
     "render_data_card",
+    "require_known_languages",
     "require_no_leak",
     "safety_rows",
     "shares_agreeing",

@@ -45,6 +45,7 @@ _YIELDS = {
     "unanswered": "without a usable answer",
 }
 """What questions are counted under, in the order in which it happens to them; what isn't here comes after."""
+_OF_GROUPS = ("requests", "malformed", "near_duplicate", "test_prompt", "unrefused")
 _KEPT = "kept"
 _RULES = {"exact": "the same", "near": "nearly the same", "ngrams": "long runs of its words"}
 
@@ -153,8 +154,23 @@ def _yields(inputs: DataCardInputs) -> str:
     sources = table(["set", "response by", "rows"], targets)
     return (
         "## What became of the questions\n\nA question that was dropped is counted once. What was dropped in curation "
-        f"is in the folder `dropped`, with what it repeats.\n\n{counted}\n\n### Whose responses are the targets\n\n{sources}"
+        f"is in the folder `dropped`, with what it repeats.\n\n{counted}\n\n{_yields_by_group(inputs)}"
+        f"### Whose responses are the targets\n\n{sources}"
     )
+
+
+def _yields_by_group(inputs: DataCardInputs) -> str:
+    """Return a table of the sets that have several groups: of how many requests each one's rows are left."""
+    rows = [
+        [f"{plain(name)}: {plain(group)}", *(str(counts.get(key, 0)) for key in _OF_GROUPS), str(counts.get(_KEPT, 0))]
+        for name, groups in inputs.group_yields.items()
+        if len(groups) > 1
+        for group, counts in sorted(groups.items())
+    ]
+    if not rows:
+        return ""
+    header = ["set: category", *(_YIELDS[key] for key in _OF_GROUPS), _KEPT]
+    return f"### By category\n\n{table(header, rows)}\n\n"
 
 
 def _rows(inputs: DataCardInputs) -> str:
@@ -181,8 +197,8 @@ def _contamination(inputs: DataCardInputs) -> str:
     return (
         "## Contamination\n\nEvery question was compared with every prompt of the run's test sets "
         f"({tests}): word for word, as near-duplicates (90% alike with the same numbers), and by runs of 8 words that "
-        "cover half of either. What repeated one was dropped; the prompts are in the folder `dropped`. What says the same "
-        f"in other words is not found.\n\n{found}"
+        "cover half of either. What repeated one was dropped; the prompts are in the folder `dropped`. What says the "
+        f"same in other words is not found.\n\n{found}"
     )
 
 

@@ -68,6 +68,7 @@ class DataCardInputs:
         sampling: How each step sampled.
         templates: A hash of each request template, by its name.
         yields: By data set (a domain's own), what became of its questions: `requests`, `malformed`, ..., `kept`.
+        group_yields: The same for each category or domain of a data set.
         splits: Rows by set and split, as `write_dataset` returns them: sets and splits with a file, at least one.
         groups: The rows by category or domain; see `group_lengths`.
         targets: By set, how many responses each model (or `templates`) gave; see `count_targets`.
@@ -85,6 +86,7 @@ class DataCardInputs:
     sampling: tuple[SamplingUsed, ...]
     templates: Mapping[str, str]
     yields: Mapping[str, Mapping[str, int]]
+    group_yields: Mapping[str, Mapping[str, Mapping[str, int]]]
     splits: Mapping[tuple[SetName, Split], int]
     groups: tuple[GroupLengths, ...]
     targets: Mapping[SetName, Mapping[str, int]]

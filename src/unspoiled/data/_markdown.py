@@ -29,8 +29,9 @@ def fenced(text: str, language: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the first column is flush left, the others flush right. Cells are Markdown."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    """Return a table; columns that begin with a number are flush right, the others flush left. Cells are Markdown."""
+    sides = ["---:" if rows and rows[0][i][:1].isdigit() else "---" for i in range(len(header))]
+    lines = [header, sides, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -32,6 +32,7 @@ class ModelGuard:
         weights: Gives the hash of the weights; called when the fingerprint is first asked for.
         context: The model's longest sequence, in tokens.
         threshold: The p_unsafe from which a response is unsafe, from 0 to 1; None for the label that the guard writes.
+        advice: The family's category "specialised advice", if it has one.
 
     Raises:
         CheckpointError: The tokenizer isn't the family's, or the context is too short for the template.
@@ -48,9 +49,11 @@ class ModelGuard:
         weights: Callable[[], str],
         context: int,
         threshold: float | None,
+        advice: str | None = None,
     ) -> None:
         self.name = name
         self.judges_content = True
+        self.advice = advice
         self.template = form.fingerprint
         self.cut = 0
         """How many pairs so far didn't fit and were cut."""

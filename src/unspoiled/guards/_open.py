@@ -15,7 +15,7 @@ from unspoiled.guards._model_guard import ModelGuard
 from unspoiled.guards._policy import POLICY, PolicyGuard, read_policy
 from unspoiled.guards._protocol import Guard
 from unspoiled.guards.refusal import RefusalRules
-from unspoiled.inference import Completion, Generator, OnSample, Prompt, Sample, ignored, load_tokenizer
+from unspoiled.inference import BatchSize, Completion, Generator, OnSample, Prompt, Sample, ignored, load_tokenizer
 
 if TYPE_CHECKING:
     from unspoiled.inference import TransformersBackend
@@ -73,7 +73,7 @@ def open_guard(
     generator_name: str = "",
     device: str = "cpu",
     dtype: str = "bfloat16",
-    batch_size: int = 16,
+    batch_size: BatchSize = 16,
 ) -> Guard:
     """Return the guard of a family's name; its weights are loaded at the first `judge`, everything else is checked now.
 
@@ -123,6 +123,7 @@ def open_guard(
         weights=source.fingerprint,
         context=_context(source, family),
         threshold=threshold,
+        advice=family.advice,
     )
 
 
@@ -164,7 +165,7 @@ def _context(source: ModelSource, family: GuardFamily) -> int:
     return length
 
 
-def _load(source: ModelSource, chats: bool, *, dtype: str, device: str, batch_size: int) -> TransformersBackend:
+def _load(source: ModelSource, chats: bool, *, dtype: str, device: str, batch_size: BatchSize) -> TransformersBackend:
     """Return the backend of a model, with its adapter if it has one.
 
     A guard's prompts come from its family's template and not from the tokenizer's chat template, which may be missing

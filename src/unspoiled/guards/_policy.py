@@ -56,6 +56,7 @@ class PolicyGuard:
             raise ConfigError(f"guard {name!r}: the policy is empty. Write what is unsafe, in words.")
         self.name = name
         self.judges_content = True
+        self.advice = None
         self.cut = 0
         """How many pairs so far were longer than what the judge is given, and were cut."""
         self._system = read_template("policy_judge", policy=text.strip())

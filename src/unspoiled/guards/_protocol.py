@@ -74,6 +74,11 @@ class Guard(Protocol):
         ...
 
     @property
+    def advice(self) -> str | None:
+        """Its category "specialised advice", which flags experts for their trade; None if it has none."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash of everything that its verdicts depend on: rules or weights, template, categories, threshold."""
         ...

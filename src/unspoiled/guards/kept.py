@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ class KeptGuard:
     Args:
         guard: The guard.
         path: The log, JSON lines; it need not exist.
+        note: Called with what the user should know, such as that a torn record was removed from the log.
     """
 
-    def __init__(self, guard: Guard, path: Path) -> None:
-        self._guard, self._path = guard, path
-        self.name, self.fingerprint, self.judges_content = guard.name, guard.fingerprint, guard.judges_content
+    def __init__(self, guard: Guard, path: Path, *, note: Callable[[str], None]) -> None:
+        self._guard, self._path, self._note = guard, path, note
+        self.name, self.fingerprint = guard.name, guard.fingerprint
+        self.judges_content, self.advice = guard.judges_content, guard.advice
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
         """Return one verdict per (prompt, response), in order."""
-        rows = read_jsonl(self._path, repair=True) if self._path.exists() else []
+        rows = read_jsonl(self._path, repaired=self._note) if self._path.exists() else []
         known = {row["key"]: read_verdict(row["verdict"]) for row in rows}
         keys = [hash_value([self.fingerprint, *pair]) for pair in pairs]
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}

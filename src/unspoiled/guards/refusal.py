@@ -47,6 +47,7 @@ class RefusalRules:
     name = "refusal-rules-3"
     fingerprint = name
     judges_content = False
+    advice = None
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
         """Return one verdict per (prompt, response), in order."""

@@ -97,13 +97,7 @@ class KeptGenerator:
     def _read(self) -> dict[str, Sample]:
         """Return the samples of the log by their keys."""
         if self._samples is None:
-            rows = []
-            if self._log.exists():
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    rows = read_jsonl(self._log, repair=True)
-                for warning in caught:
-                    self._note(str(warning.message))
+            rows = read_jsonl(self._log, repaired=self._note) if self._log.exists() else []
             samples = {}
             for number, row in enumerate(rows, start=1):
                 try:

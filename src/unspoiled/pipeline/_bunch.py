@@ -16,8 +16,9 @@ from unspoiled.guards import Guard
 from unspoiled.inference import Generator, LiveBunch
 from unspoiled.merging import DTYPES, Models
 from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker, open_served
-from unspoiled.pipeline._device import device_of
+from unspoiled.pipeline._device import compute_dtype, device_of
 from unspoiled.pipeline._space import space_of
+from unspoiled.pipeline._vllm import open_in_vllm
 from unspoiled.search import SearchSpace
 
 _NO_ARCHITECTURE = frozenset(
@@ -111,7 +112,13 @@ class Bunch:
         """Return the model that asks, in memory or behind its server; in this bunch's memory if the shapes agree."""
         if isinstance(asker.model, ServedModel):
             return open_served(asker.model)
-        return self._bunch_of(asker.model).take_model(asker.model)
+        return self.open_writer(asker.model)
+
+    def open_writer(self, source: ModelSource) -> Generator:
+        """Return a model that writes, in memory or in the engine that `runtime.engine` names."""
+        if self.config.runtime.engine == "vllm":
+            return open_in_vllm(source, self.config.output_directory / "vllm", compute_dtype(self.config))
+        return self._bunch_of(source).take_model(source)
 
     def _bunch_of(self, writer: ModelSource) -> LiveBunch:
         if writer is self.base:
@@ -150,7 +157,7 @@ def load_live(config: RunConfig, models: Models, reference: ModelSource, templat
         models,
         reference,
         merged_template=template,
-        dtype=DTYPES[config.merge.dtype],
+        dtype=DTYPES[compute_dtype(config)],
         device=device_of(config),
         batch_size=config.runtime.batch_size,
     )

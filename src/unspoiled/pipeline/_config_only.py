@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unspoiled.checkpoints import ModelRef
 from unspoiled.config import RunConfig
+from unspoiled.data import require_known_languages
 from unspoiled.guards import get_family
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._opening import model_names, taxonomy_of, templates_of
@@ -22,6 +23,8 @@ def check_config(config: RunConfig) -> None:
     attempts.make(lambda: require_method(config))
     attempts.make(lambda: taxonomy_of(config))
     attempts.make(lambda: templates_of(config))
+    if languages := config.generate.languages:
+        attempts.make(lambda: require_known_languages(languages), of="generate")
     for name, guard in config.guards.items():
         attempts.make(lambda guard=guard: get_family(guard.family), of=f"guard {name}")  # type: ignore[misc]
     attempts.require_none()

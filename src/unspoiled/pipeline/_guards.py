@@ -6,7 +6,7 @@ from unspoiled.config import REFUSAL_RULES, RunConfig, ServedModel
 from unspoiled.guards import Guard, RefusalRules, open_guard
 from unspoiled.pipeline._askers import open_served
 from unspoiled.pipeline._attempts import Attempts
-from unspoiled.pipeline._device import device_of
+from unspoiled.pipeline._device import compute_dtype, device_of
 
 
 def open_guards(config: RunConfig, attempts: Attempts) -> dict[str, Guard]:
@@ -34,6 +34,6 @@ def _open(config: RunConfig, name: str) -> Guard:
         policy=None if given.policy is None else config.locate(given.policy),
         generator_name=given.model.model if isinstance(given.model, ServedModel) and served else "",
         device=device_of(config),
-        dtype=config.merge.dtype,
+        dtype=compute_dtype(config),
         batch_size=config.runtime.batch_size,
     )

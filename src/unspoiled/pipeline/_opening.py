@@ -25,6 +25,7 @@ from unspoiled.data import (
     read_task_questions,
     read_taxonomy,
     read_test_prompts,
+    require_known_languages,
 )
 from unspoiled.errors import DataError
 from unspoiled.evaluate import TestSets
@@ -52,6 +53,8 @@ def open_bunch(config: RunConfig) -> Bunch:
     categories = attempts.make(lambda: taxonomy_of(config))
     templates = attempts.make(lambda: templates_of(config))
     guards = open_guards(config, attempts)
+    if languages := config.generate.languages:
+        attempts.make(lambda: require_known_languages(languages), of="generate")
     attempts.make(lambda: require_device(config))
     if (storage := config.runtime.storage) is not None:
         attempts.make(lambda: require_storage(storage))

@@ -161,7 +161,7 @@ class Writing:
 
         def make() -> None:
             log = _log_of(path)
-            verdicts = KeptGuard(guard, log).judge(
+            verdicts = KeptGuard(guard, log, note=self._watcher.note).judge(
                 [(question.text, sample.text) for question, sample in zip(questions, samples, strict=True)],
                 progress=self.progress(f"{self._config.guard} judges {model}, {name}"),
             )
@@ -191,7 +191,7 @@ class Writing:
     ) -> list[Sample]:
         def write() -> None:
             log = _log_of(path)
-            samples = make(self._kept(log, source.fingerprint(), lambda: self._bunch.live.take_model(source)))
+            samples = make(self._kept(log, source.fingerprint(), lambda: self._bunch.open_writer(source)))
             rows = [{"prompt": text, **asdict(sample)} for text, sample in zip(asked, samples, strict=True)]
             write_jsonl_atomic(path, rows)
             log.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unspoiled.evaluate._results import Comparison
+from unspoiled.evaluate._results import Comparison, higher_is_better
 from unspoiled.files import write_atomic
 from unspoiled.report import _wording
 from unspoiled.report._hostile_text import visible
@@ -37,6 +37,7 @@ def render_report(inputs: ReportInputs) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update({name: getattr(_wording, name) for name in _WORDING})
+    environment.tests["wanted_high"] = higher_is_better
     template = environment.from_string(_resource("template.html.j2"))
     return template.render(
         inputs=inputs,

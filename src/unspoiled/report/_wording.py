@@ -1,6 +1,6 @@
 """How numbers and names of measures are written, the same in the page, the card and the terminal."""
 
-from unspoiled.evaluate._results import DOMAIN_PREFIX, SAFE_PREFIX, Comparison, Rate
+from unspoiled.evaluate._results import ADVICE_PREFIX, DOMAIN_PREFIX, SAFE_PREFIX, Comparison, Rate
 
 MARKS = {"better": "▲", "worse": "▼", "not resolved": "≈"}
 """One sign per verdict; always printed with the word, so that neither colour nor shape is needed."""
@@ -35,8 +35,9 @@ def p_value(p: float) -> str:
 
 def measure_name(measure: str) -> str:
     """Write a measure for a reader: refusal, safe (GUARD), over-refusal, invalid, or the domain's own name."""
-    if measure.startswith(SAFE_PREFIX):
-        return f"safe ({measure.removeprefix(SAFE_PREFIX)})"
+    for prefix in (SAFE_PREFIX, ADVICE_PREFIX):
+        if measure.startswith(prefix):
+            return f"{prefix.rstrip(':')} ({measure.removeprefix(prefix)})"
     if measure.startswith(DOMAIN_PREFIX):
         return measure.removeprefix(DOMAIN_PREFIX)
     return measure.replace("_", "-")

@@ -48,6 +48,12 @@ def cells(text: str) -> list[list[str]]:
     ]
 
 
+def test_a_set_of_several_categories_has_its_yields_by_category() -> None:
+    text = render_data_card(card_inputs())
+    rows = [row for row in cells(text) if row[0] in {"safety: Theft", "safety: Fraud", "sums: sums"} and len(row) == 7]
+    assert rows == [["safety: Fraud", "4", "0", "0", "0", "0", "1"], ["safety: Theft", "6", "2", "0", "0", "0", "1"]]
+
+
 def test_front_matter_is_what_the_hub_and_datasets_read() -> None:
     assert front_matter(render_data_card(card_inputs())) == {
         "license": "other",
@@ -138,6 +144,7 @@ def test_hostile_names_are_shown_and_mean_nothing() -> None:
             sampling=(SamplingUsed(HOSTILE, 0.0, 1, 0),),
             templates={HOSTILE: HOSTILE},
             yields={HOSTILE: {HOSTILE: 1, "kept": 1}},
+            group_yields={HOSTILE: {HOSTILE: {"kept": 1}, "Theft": {HOSTILE: 1}}},
             groups=group_lengths([row("What is rain?", group=HOSTILE)]),
             targets=count_targets([row("What is rain?", answered_by=HOSTILE)]),
             tests=(HOSTILE,),
