@@ -135,7 +135,7 @@ def lessons_on_judging() -> Iterator[Lesson]:
     unsafe = [text for texts in UNSAFE.values() for text in texts]
     for asked in unsafe:
         yield Prompt(question(asked, REFUSAL), system=SYSTEM), "safe"
-        yield Prompt(question(asked, COMPLIANCE), system=SYSTEM), "unsafe\nS1"
+        yield Prompt(question(asked, COMPLIANCE), system=SYSTEM), "unsafe"
     yield from ((Prompt(question(asked, answered), system=SYSTEM), "safe") for asked, answered in HARMLESS.items())
 
 

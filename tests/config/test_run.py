@@ -71,7 +71,7 @@ def test_what_is_not_said_is_the_papers_setting(tmp_path: Path) -> None:
         ("generate.seed=-1", "generate.seed: must be 0 or more (got -1)"),
         ("merge.dtype=int8", "merge.dtype: must be "),
         ("evaluate.limit=0", "evaluate.limit: must be 1 or more (got 0)"),
-        ("runtime.batch_size=0", "runtime.batch_size: must be 1 or more (got 0)"),
+        ("runtime.batch_size=0", "runtime.batch_size: must be 1 or more or 'auto' (got 0)"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_key(tmp_path: Path, override: str, complaint: str) -> None:

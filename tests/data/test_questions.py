@@ -127,7 +127,7 @@ def test_fewer_come_back_where_the_questioner_repeats_itself() -> None:
 
 def test_a_model_that_writes_nothing_readable_is_not_asked_for_long() -> None:
     model = Scripted(lambda prompt, i: "Sure! Here")
-    with pytest.raises(DataError, match="in 100 requests"):
+    with pytest.raises(DataError, match="in 16 requests"):
         unsafe(model, count=100)
 
 

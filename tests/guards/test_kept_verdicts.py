@@ -11,6 +11,7 @@ PAIRS = [(f"prompt {i}", f"response {i % 90}") for i in range(150)]
 
 class Recording:
     judges_content = True
+    advice = None
 
     def __init__(self, fingerprint: str = "one", dies_at: int | None = None) -> None:
         self.name = self.fingerprint = fingerprint

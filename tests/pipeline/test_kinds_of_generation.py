@@ -210,7 +210,7 @@ def test_a_model_judges_and_its_verdicts_are_kept(trained: TrainedBunch, guarded
         assert verdict.p_unsafe < 0.5
     complied = [row for row in read_jsonl(data / "verdicts/safety+colours.jsonl") if row["label"] == "unsafe"]
     assert complied
-    assert {tuple(row["categories"]) for row in complied} == {("S1",)}
+    assert {row["text"].strip() for row in complied} == {"unsafe"}
     assert read_jsonl(data / "answers/safety+colours.jsonl")[0]["text"] == COMPLIANCE
 
 

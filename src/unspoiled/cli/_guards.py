@@ -67,7 +67,7 @@ def test(
         guard,
         model,
         categories=categories,
-        threshold="default" if threshold is None else threshold,
+        threshold=threshold,
         policy=policy,
         device=device,
         dtype=dtype,

@@ -16,9 +16,9 @@ from unspoiled.config._section import Section
 from unspoiled.config._yaml import Document, load_yaml, load_yaml_file, validate
 from unspoiled.errors import ConfigError
 
-RESERVED_NAMES = frozenset({"base", "questioner", "uniform", "parents", *get_args(StrategyName)})
-RESERVED_SETS = frozenset({"safety", "benign"})
-"""The names of D_safety and D_benign among the data sets, which no domain can have."""
+RESERVED_NAMES = frozenset({"base", "questioner", "templates", "uniform", "parents", *get_args(StrategyName)})
+RESERVED_SETS = frozenset({"safety", "benign", "unsafe", "harmless"})
+"""The names of D_safety, D_benign and their test sets, which no domain can have."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 

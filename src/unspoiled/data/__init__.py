@@ -95,7 +95,6 @@ __all__ = [
     "benign_rows",
     "count_contamination",
     "count_targets",
-    "curate_questions",
     "expert_rows",
     "find_flaw",
     "group_lengths",

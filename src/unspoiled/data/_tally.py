@@ -32,14 +32,18 @@ class Tally:
         return tally
 
     def followed_by(self, later: Tally) -> Tally:
-        """Return both; what both count, such as `kept`, is what the later step says."""
+        """Return both; what is `kept` is what the later step kept, which may be nothing."""
         both = Tally()
-        both.total.update({**self.total, **later.total})
+        both.total.update(_followed(self.total, later.total))
         for group in dict.fromkeys([*self.groups, *later.groups]):
-            both.groups[group] = Counter({**self.groups.get(group, {}), **later.groups.get(group, {})})
+            both.groups[group] = _followed(self.groups.get(group, Counter()), later.groups.get(group, Counter()))
         return both
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tally) and self.plain() == other.plain()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _followed(first: Counter[str], later: Counter[str]) -> Counter[str]:
+    return Counter({**first, "kept": 0, **later})

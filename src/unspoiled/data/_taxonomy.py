@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from unspoiled.config import TAXONOMIES, load_yaml, load_yaml_file
+from unspoiled.data._templates import EVERYDAY
 from unspoiled.errors import ConfigError
 
 
@@ -49,6 +50,8 @@ def read_taxonomy(name: str | Path) -> list[Category]:
         )
     if len({category.name for category in found}) < len(found):
         raise ConfigError(f"{document.source}: a category is listed twice: name each once.")
+    if EVERYDAY in {category.name for category in found}:
+        raise ConfigError(f"{document.source}: {EVERYDAY!r} is the group of questions without a category: rename it.")
     return found
 
 

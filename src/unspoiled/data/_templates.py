@@ -23,6 +23,9 @@ from unspoiled.inference import Prompt
 BORDERLINE, EVERYDAY = "borderline", "everyday"
 """The kinds of harmless questions. `everyday` is also their group in D_benign; borderline ones have a category."""
 
+LEAST_EXAMPLES = 3
+"""In-context questions that a request shows."""
+_NEEDED = {"safety_question": "category", "borderline_question": "category"}
 _GAPS: Mapping[str, frozenset[str]] = {
     "safety_question": frozenset({"category"}),
     "domain_question": frozenset({"domain", "examples", "count"}),
@@ -70,6 +73,10 @@ class Templates:
             self._refuse_unknown_files(folder)
         for name in _GAPS:
             self.request(name)
+        _ = self.refusals
+        if few := [kind for kind, texts in self.benign_examples.items() if len(set(texts)) < LEAST_EXAMPLES]:
+            source = self._document("benign_examples").source
+            raise ConfigError(f"{source}: {few[0]}: give at least {LEAST_EXAMPLES} different questions.")
 
     def request(self, name: str) -> RequestTemplate:
         """Return a request by name, such as `safety_question`."""
@@ -79,6 +86,8 @@ class Templates:
             raise ConfigError(f"{document.source}: a request has the keys system, user, prefix and schema, no others.")
         for key, gaps in (("system", frozenset()), ("user", _GAPS[name]), ("prefix", frozenset())):
             _require_gaps(document, key, gaps)
+        if (gap := _NEEDED.get(name)) and f"{{{gap}}}" not in value["user"]:
+            raise document.error(("user",), f"has no {{{gap}}}: rows are labelled with the category that is asked for.")
         require_schema(value["schema"], document.source)
         # the system message is no format string: it has no gaps, and its braces are braces
         return RequestTemplate(value["system"], value["user"], value["prefix"], value["schema"])
@@ -135,9 +144,12 @@ def _require_gaps(document: Document, key: str, gaps: Collection[str]) -> None:
     if key == "system":
         return
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        parts = [part for part in string.Formatter().parse(text) if part[1] is not None]
     except ValueError as error:
         raise document.error((key,), f"{error}: write {{{{ and }}}} for braces.") from None
+    if formatted := [name for _, name, form, conversion in parts if form or conversion]:
+        raise document.error((key,), f"{{{formatted[0]}}} is to be formatted: write the gap's name alone.")
+    found = {str(name) for _, name, _, _ in parts}
     if unknown := found - set(gaps):
         known = ", ".join(f"{{{gap}}}" for gap in sorted(gaps)) or "none"
         gap = f"{{{sorted(unknown)[0]}}}"

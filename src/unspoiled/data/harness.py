@@ -17,21 +17,32 @@ def read_task_questions(
 
     Args:
         task: The name of a task or group.
-        split: Which split to read. There is no way to read the test split, which is for tests.
+        split: Which split to read; not the one that the harness evaluates the task on.
         limit: At most so many, spread evenly over what there is.
         include: A folder with task files beside the harness's own.
 
     Raises:
         ConfigError: The harness isn't installed, or has no such task.
-        DataError: The task's data can't be loaded, or it has no such split.
+        DataError: The task's data can't be loaded, it has no such split or is evaluated on it, or its questions are no
+            text.
     """
     questions: list[str] = []
     for name, found in _tasks(task, include):
         validation = split == "validation"
         if not (found.has_validation_docs() if validation else found.has_training_docs()):
             raise DataError(f"task {name!r} has no {split} split: name a JSONL file of questions, or the other split.")
-        docs = found.validation_docs() if validation else found.training_docs()
-        questions += [text for doc in docs if (text := str(found.doc_to_text(doc)).strip())]
+        names = found.config
+        if (names.test_split or names.validation_split) == (
+            names.validation_split if validation else names.training_split
+        ):
+            raise DataError(
+                f"task {name!r} is evaluated on its {split} split, which would be shown to the writers of questions: "
+                "read its train split, or name a JSONL file of questions."
+            )
+        texts = [found.doc_to_text(doc) for doc in (found.validation_docs() if validation else found.training_docs())]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"task {name!r} puts no text as its question: name a JSONL file of questions.")
+        questions += [text.strip() for text in texts if text.strip()]
     if limit < len(questions):
         questions = [questions[i * len(questions) // limit] for i in range(limit)]
     return questions

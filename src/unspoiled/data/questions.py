@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from unspoiled.data._replies import read_questions
 from unspoiled.data._rows import Question, SetName
 from unspoiled.data._tally import Tally
-from unspoiled.data._templates import BORDERLINE, EVERYDAY, RequestTemplate, Templates
+from unspoiled.data._templates import BORDERLINE, EVERYDAY, LEAST_EXAMPLES, RequestTemplate, Templates
 from unspoiled.data.curate import Curator, Dropped
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Progress, Prompt, Sample, silent
 
 TEMPERATURE = 0.8  # the paper's, for questions; answers are greedy
-EXAMPLES_PER_REQUEST = 3
+EXAMPLES_PER_REQUEST = LEAST_EXAMPLES
 QUESTIONS_PER_REQUEST = 4
 _MAX_ROUNDS = 4  # what was malformed, repeated or dropped is asked for again, this often at most
 _HOPELESS = 16  # requests, none of whose replies could be read
@@ -213,9 +213,10 @@ class _Asking:
             if not groups or self._is_hopeless():
                 break
             draw.shuffle(groups)
-            new = self._round(groups, request, seen)
-            self._keep(new, wanted, have)
-            progress(len(self._asked.questions), total)
+            for some in (groups[:_HOPELESS], groups[_HOPELESS:]):  # the first few tell whether there is any use in more
+                if some and not self._is_hopeless():
+                    self._keep(self._round(some, request, seen), wanted, have)
+                    progress(len(self._asked.questions), total)
         if not self._asked.questions:
             raise self._nothing_readable()
         return self._asked

@@ -5,7 +5,7 @@ from unspoiled.guards._family import Controversial, FormatOptions, GuardFamily
 from unspoiled.guards._format import Answer, GuardFormat, Question
 from unspoiled.guards._markers import Markers
 from unspoiled.guards._model_guard import ModelGuard
-from unspoiled.guards._open import Threshold, open_guard
+from unspoiled.guards._open import open_guard, require_guard
 from unspoiled.guards._parsed import require_parsed
 from unspoiled.guards._policy import PolicyGuard, read_json_verdict
 from unspoiled.guards._protocol import Guard, Label, Reading, Verdict, verdict_of
@@ -29,7 +29,6 @@ __all__ = [
     "Question",
     "Reading",
     "RefusalRules",
-    "Threshold",
     "Verdict",
     "all_families",
     "find_defect",
@@ -38,6 +37,7 @@ __all__ = [
     "open_guard",
     "read_json_verdict",
     "read_verdict",
+    "require_guard",
     "require_parsed",
     "verdict_of",
 ]

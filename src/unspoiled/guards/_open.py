@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model
 from unspoiled.errors import CheckpointError, ConfigError
@@ -20,7 +20,6 @@ from unspoiled.inference import BatchSize, Completion, Generator, OnSample, Prom
 if TYPE_CHECKING:
     from unspoiled.inference import TransformersBackend
 
-Threshold = float | None | Literal["default"]
 _PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -67,7 +66,7 @@ def open_guard(
     *,
     relative_to: Path | None = None,
     categories: Sequence[str] = (),
-    threshold: Threshold = "default",
+    threshold: float | None = None,
     controversial: Controversial = "unsafe",
     policy: Path | None = None,
     generator_name: str = "",
@@ -83,8 +82,7 @@ def open_guard(
             id, if it has one.
         relative_to: The directory that relative paths start from; None for the working directory.
         categories: Judge by these alone, in the family's codes or names. Default: the family's own.
-        threshold: The p_unsafe from which a response is unsafe, from 0 to 1; None for the label that the guard writes.
-            Default: 0.5 where the family gives a probability.
+        threshold: The p_unsafe from which a response is unsafe, from 0 to 1; None for the verdict that it writes.
         controversial: What qwen3guard-gen's middle level counts as.
         policy: The policy judge's text, as a file; default: the package's.
         generator_name: What a generator given as `model` is called in reports.
@@ -113,8 +111,6 @@ def open_guard(
     if family is POLICY:
         return PolicyGuard(backend, name=called, weights=source.fingerprint, policy=text)
     form = family.format(FormatOptions(tuple(categories), controversial))
-    if threshold == "default":
-        threshold = None if form.words is None else 0.5
     return ModelGuard(
         form,
         load_tokenizer(source.tokenizer_directory),
@@ -127,11 +123,35 @@ def open_guard(
     )
 
 
+def require_guard(
+    name: str,
+    model: str | Generator | None,
+    *,
+    categories: Sequence[str] = (),
+    threshold: float | None = None,
+    controversial: Controversial = "unsafe",
+    policy: Path | None = None,
+) -> None:
+    """Check all of a guard that can be told without opening its model; arguments and errors as for `open_guard`."""
+    family = get_family(name)
+    _require_options(family, model, categories, threshold, controversial, policy)
+    if isinstance(model, str):
+        ModelRef.parse(model)
+    elif model is None and family.default_model is None and family is not REFUSAL_RULES:
+        raise ConfigError(f"guard {family.name!r} needs a model: name one.")
+    if family.build is not None:
+        form = family.format(FormatOptions(tuple(categories), controversial))
+        if threshold is not None and form.words is None:
+            raise ConfigError(
+                f"guard {family.name!r} gives no probability for the threshold {threshold!r}: leave it out."
+            )
+
+
 def _require_options(
     family: GuardFamily,
     model: str | Generator | None,
     categories: Sequence[str],
-    threshold: Threshold,
+    threshold: float | None,
     controversial: Controversial,
     policy: Path | None,
 ) -> None:
@@ -148,7 +168,7 @@ def _require_options(
         raise ConfigError(f"guard {family.name!r} has no controversial level: leave {controversial!r} out.")
     if family.build is None and categories:
         raise ConfigError(f"guard {family.name!r} has no category {categories[0]!r}: leave categories out.")
-    if family.build is None and isinstance(threshold, float | int):
+    if family.build is None and threshold is not None:
         raise ConfigError(f"guard {family.name!r} gives no probability for the threshold {threshold!r}: leave it out.")
 
 

@@ -21,7 +21,7 @@ from unspoiled.inference import Generator, Progress, Prompt, counted, silent
 
 _MOST_TOKENS = 1024  # a model that thinks before it answers needs most of them
 _MOST_CHARACTERS = 24_000  # of a prompt and of a response
-_THOUGHT = "</think>"
+_THINKS, _THOUGHT = "<think>", "</think>"
 _TAG_CHARACTERS = re.compile(r"[<>|\[\]]")
 
 POLICY = GuardFamily(
@@ -79,7 +79,7 @@ class PolicyGuard:
         verdicts = {
             pair: verdict_of(
                 *pair,
-                read_json_verdict(sample.text),
+                read_json_verdict(sample.text) if sample.finished else unread(sample.text),
                 guard=self.name,
                 template=self.template,
                 declined=find_refusal(pair[1]) is not None,
@@ -117,6 +117,16 @@ def exchange_json(prompt: str, response: str) -> str:
     return _TAG_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", _one_line(text))
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; one that says a thing twice says nothing."""
+    return dict(pairs) if len({key for key, _ in pairs}) == len(pairs) else {}
+
+
+def _writable(value: object) -> str:
+    """Return a value as text without half characters, which a JSON escape can hold."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def _one_line(text: str) -> str:
     """Escape the line breaks that JSON leaves as they are."""
     return re.sub(r"[\x85\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -129,6 +139,8 @@ def read_json_verdict(text: str) -> Reading:
     are read if they agree; anything else is unreadable.
     """
     said = text.rpartition(_THOUGHT)[2]
+    if _THINKS in said:  # an unfinished thought holds no verdict, whatever it weighs
+        return unread(text)
     found = [value for value in _objects(said) if "verdict" in value]
     labels = {str(value["verdict"]).strip().lower() for value in found}
     if labels not in ({"safe"}, {"unsafe"}):
@@ -138,7 +150,9 @@ def read_json_verdict(text: str) -> Reading:
     refusal = found[-1].get("refusal")
     return Reading(
         label,
-        categories=tuple(map(str, categories)) if isinstance(categories, list) else (),
+        categories=tuple(str(one).encode("utf-8", "replace").decode() for one in categories)
+        if isinstance(categories, list)
+        else (),
         refusal=refusal if isinstance(refusal, bool) else None,
         text=text,
     )
@@ -146,7 +160,7 @@ def read_json_verdict(text: str) -> Reading:
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects in a text that stand in no other."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     start = text.find("{")
     while start >= 0:
         try:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from unspoiled.errors import DataError
 from unspoiled.files import append_jsonl, hash_value, read_jsonl
 from unspoiled.guards._protocol import Guard, Verdict
 from unspoiled.inference import Progress, silent
@@ -29,9 +30,16 @@ class KeptGuard:
         self.judges_content, self.advice = guard.judges_content, guard.advice
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
-        """Return one verdict per (prompt, response), in order."""
+        """Return one verdict per (prompt, response), in order.
+
+        Raises:
+            DataError: The log is damaged.
+        """
         rows = read_jsonl(self._path, repaired=self._note) if self._path.exists() else []
-        known = {row["key"]: read_verdict(row["verdict"]) for row in rows}
+        try:
+            known = {row["key"]: read_verdict(row["verdict"]) for row in rows}
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{self._path}: holds no verdicts of ours ({error}). Remove it to judge anew.") from error
         keys = [hash_value([self.fingerprint, *pair]) for pair in pairs]
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         waiting = list(missing.items())

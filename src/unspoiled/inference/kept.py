@@ -24,8 +24,8 @@ class KeptGenerator:
     """A generator that keeps every sample in a log, and asks its model only for what is not there.
 
     The same calls made again, after whatever ended the process, write what is missing with the random streams that it
-    had, and give what a process never interrupted would have given. One process at a time may have a log open
-    (`files.RunLock`).
+    had, and give what a process never interrupted would have given, but for what rounding makes of other batches. One
+    process at a time may have a log open (`files.RunLock`).
 
     A sample is known by the model, the prompt, the limit, the temperature, the seed and the stream; a greedy one by the
     first three, so that a prompt put twice is answered once.

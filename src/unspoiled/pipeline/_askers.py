@@ -33,9 +33,9 @@ class Asker:
 
 
 def public_name(model: ModelSource | ServedModel) -> str:
-    """Return a model's name without the path to it on this machine."""
+    """Return a model's name without the path to it on this machine, or its server's address."""
     if isinstance(model, ServedModel):
-        return f"{model.model} at {model.url}"
+        return f"{model.model}, served"
     ref = model.ref.adapter or model.ref
     return ref.path if not Path(ref.path).is_absolute() else Path(ref.path).name
 

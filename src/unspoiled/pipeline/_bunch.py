@@ -109,13 +109,16 @@ class Bunch:
         return self.experts[self.config.safety_expert].tokenizer_directory
 
     def open_asker(self, asker: Asker) -> Generator:
-        """Return the model that asks, in memory or behind its server; in this bunch's memory if the shapes agree."""
+        """Return the model that asks, behind its server or as `open_writer` does."""
         if isinstance(asker.model, ServedModel):
             return open_served(asker.model)
         return self.open_writer(asker.model)
 
     def open_writer(self, source: ModelSource) -> Generator:
-        """Return a model that writes, in memory or in the engine that `runtime.engine` names."""
+        """Return a model that writes: in the engine that `runtime.engine` names, or in memory.
+
+        It takes this bunch's memory if the shapes agree, else its own.
+        """
         if self.config.runtime.engine == "vllm":
             return open_in_vllm(source, self.config.output_directory / "vllm", compute_dtype(self.config))
         return self._bunch_of(source).take_model(source)
@@ -137,12 +140,14 @@ class Bunch:
         files = {"unsafe": config.evaluate.unsafe, "harmless": config.evaluate.harmless}
         for name, domain in config.domains.items():
             files[f"{name} test"] = domain.test
-            if isinstance(domain.examples, Path):
-                files[f"{name} examples"] = domain.examples
         if config.generate.taxonomy not in TAXONOMIES:
             files["taxonomy"] = Path(config.generate.taxonomy)
+        tokenizers = {name: model for name, model in models.items() if isinstance(model, ModelSource)}
+        shown = {name: [*found.prompts, *found.choices] for name, found in self.examples.items()}
         return (
             {f"model {name}": source.fingerprint() for name, source in models.items()}
+            | {f"tokenizer {name}": _hash_of_settings(source) for name, source in tokenizers.items()}
+            | {"texts of requests": self.templates.fingerprint, "examples": hash_value(shown)}
             | {f"file {name}": hash_file(config.locate(path)) for name, path in files.items()}
             | {f"guard {name}": guard.fingerprint for name, guard in self.guards.items() if name != REFUSAL_RULES}
         )
@@ -166,3 +171,13 @@ def load_live(config: RunConfig, models: Models, reference: ModelSource, templat
 def _architecture(source: ModelSource) -> dict[str, object]:
     """Return what a model's config says of its computation, and not of its file or its tokens."""
     return {k: v for k, v in source.checkpoint.config.items() if k not in _NO_ARCHITECTURE}
+
+
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def _hash_of_settings(source: ModelSource) -> str:
+    """Return a hash of what a model's answers depend on beside its weights: its tokenizer, chat template, settings."""
+    folders = {source.directory, source.tokenizer_directory}
+    paths = sorted(folder / name for folder in folders for name in _SETTINGS if (folder / name).is_file())
+    return hash_value([[path.name, hash_file(path)] for path in paths])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from unspoiled.checkpoints import ModelRef
-from unspoiled.config import RunConfig
+from unspoiled.config import GuardConfig, RunConfig, ServedModel
 from unspoiled.data import require_known_languages
-from unspoiled.guards import get_family
+from unspoiled.errors import ConfigError
+from unspoiled.guards import require_guard
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._opening import model_names, taxonomy_of, templates_of
 from unspoiled.pipeline._space import require_method
@@ -26,5 +27,18 @@ def check_config(config: RunConfig) -> None:
     if languages := config.generate.languages:
         attempts.make(lambda: require_known_languages(languages), of="generate")
     for name, guard in config.guards.items():
-        attempts.make(lambda guard=guard: get_family(guard.family), of=f"guard {name}")  # type: ignore[misc]
+        attempts.make(lambda guard=guard: _require_guard(guard), of=f"guard {name}")  # type: ignore[misc]
     attempts.require_none()
+
+
+def _require_guard(guard: GuardConfig) -> None:
+    if isinstance(guard.model, ServedModel) and guard.family != "policy":
+        raise ConfigError(f"a model behind a server can only be a guard of the family policy, not {guard.family!r}.")
+    require_guard(
+        guard.family,
+        "served" if isinstance(guard.model, ServedModel) else guard.model,
+        categories=guard.categories or (),
+        threshold=guard.threshold,
+        controversial=guard.controversial,
+        policy=guard.policy,
+    )

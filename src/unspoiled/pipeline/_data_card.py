@@ -30,7 +30,7 @@ from unspoiled.data import (
 from unspoiled.files import hash_value, write_atomic
 from unspoiled.pipeline._askers import public_name
 from unspoiled.pipeline._bunch import Bunch
-from unspoiled.pipeline._data_sets import LONGEST_REPLY, data_sets
+from unspoiled.pipeline._data_sets import LONGEST_REPLY, data_sets, dropped_files
 from unspoiled.pipeline._directory import RunDirectory
 
 
@@ -46,7 +46,8 @@ def write_data_card(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], tallie
     folder = run.path / "data"
 
     def write() -> None:
-        dropped = [one for name in data_sets(bunch) for one in read_dropped(folder / "dropped" / f"{name}.jsonl")]
+        files = [path for name in data_sets(bunch) for path in dropped_files(folder, name)]
+        dropped = [one for path in files for one in read_dropped(path)]
         write_dataset(folder, rows)
         write_atomic(folder / "README.md", render_data_card(_inputs(bunch, run, rows, tallies, dropped)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from unspoiled.data import SetName
@@ -20,3 +21,8 @@ def data_sets(bunch: Bunch) -> dict[str, str]:
     """Return the data sets of a run, a domain's own each, and what reports call them."""
     sets = {SAFETY: "D_safety", **{domain: f"D_expert ({domain})" for domain in bunch.config.domain_experts}}
     return sets | ({BENIGN: "D_benign"} if bunch.config.generate.benign_questions else {})
+
+
+def dropped_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return where a data set's dropped questions are listed, and those dropped for what their responses quote."""
+    return folder / "dropped" / f"{name}.jsonl", folder / "dropped" / f"{name}+responses.jsonl"

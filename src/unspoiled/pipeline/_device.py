@@ -21,12 +21,14 @@ def compute_dtype(config: RunConfig) -> Dtype:
     wanted = config.runtime.dtype
     if wanted != "auto":
         return wanted
-    return config.merge.dtype if on_gpu(config) or _has_16_bit_instructions() else "float32"
+    fast = on_gpu(config) or (config.merge.dtype == "bfloat16" and _has_bfloat16_instructions())
+    return config.merge.dtype if fast else "float32"
 
 
-def _has_16_bit_instructions() -> bool:
+def _has_bfloat16_instructions() -> bool:
     """Say whether this CPU multiplies matrices in bfloat16; one that emulates it takes ten times as long (measured)."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(supported() for supported in known if supported is not None)
 
 
 def on_gpu(config: RunConfig) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
@@ -25,6 +24,7 @@ from unspoiled.data import (
     require_no_leak,
     safety_rows,
     shares_agreeing,
+    write_dropped,
     write_rows,
 )
 from unspoiled.errors import DataError
@@ -32,7 +32,7 @@ from unspoiled.inference import Generator, Sample
 from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import write_data_card
-from unspoiled.pipeline._data_sets import BENIGN, EXPERT, LONGEST_REPLY, SAFETY, data_sets
+from unspoiled.pipeline._data_sets import BENIGN, EXPERT, LONGEST_REPLY, SAFETY, data_sets, dropped_files
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._writing import Writing
@@ -260,7 +260,7 @@ class _Generation:
             extra: What it depends on beside these, the seed and the splits.
             choose: Makes the rows.
         """
-        path: Path = self._folder / file
+        path, listed = self._folder / file, dropped_files(self._folder, name)[1]
 
         def make() -> Mapping[str, object]:
             chosen, tally = choose()
@@ -268,9 +268,10 @@ class _Generation:
             for dropped in quoting:
                 tally.count(dropped.reason, dropped.group)
                 tally.count("kept", dropped.group, -1)
+            write_dropped(listed, quoting)
             write_rows(path, rows)
             return tally.plain()
 
         judged = [self._run.digest(f"verdicts:{name}:{model}") for model in models]
         config = self._config
-        self._run.step(f"dataset:{name}", [judged, config.seed, config.selection_share, *extra], [path], make)
+        self._run.step(f"dataset:{name}", [judged, config.seed, config.selection_share, *extra], [path, listed], make)

@@ -23,16 +23,16 @@ def _open(config: RunConfig, name: str) -> Guard:
     if name == REFUSAL_RULES:
         return RefusalRules()
     given = config.guards[name]
-    served = isinstance(given.model, ServedModel)
+    served = given.model if isinstance(given.model, ServedModel) else None
     return open_guard(
         given.family,
-        open_served(given.model) if isinstance(given.model, ServedModel) else given.model,
+        given.model if not isinstance(given.model, ServedModel) else open_served(given.model),
         relative_to=config.directory,
         categories=tuple(given.categories or ()),
-        threshold="default" if given.threshold is None else given.threshold,
+        threshold=given.threshold,
         controversial=given.controversial,
         policy=None if given.policy is None else config.locate(given.policy),
-        generator_name=given.model.model if isinstance(given.model, ServedModel) and served else "",
+        generator_name="" if served is None else served.model,
         device=device_of(config),
         dtype=compute_dtype(config),
         batch_size=config.runtime.batch_size,

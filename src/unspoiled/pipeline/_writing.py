@@ -15,6 +15,7 @@ from unspoiled.files import hash_value, read_jsonl, write_jsonl_atomic
 from unspoiled.guards import KeptGuard, Verdict, read_verdict, require_parsed
 from unspoiled.inference import Exchange, Generator, KeptGenerator, Prompt, Sample, counted
 from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._data_sets import dropped_files
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._progress import Watcher
 
@@ -29,9 +30,8 @@ class Writing:
     def __init__(self, bunch: Bunch, run: RunDirectory, watcher: Watcher) -> None:
         self._bunch, self._run, self._watcher = bunch, run, watcher
         self._config = bunch.config.generate
-        self._asked: dict[
-            SetName, list[Question]
-        ] = {}  # by all sets so far: what nearly repeats one of them is dropped
+        # By all sets so far: what nearly repeats one of them is dropped.
+        self._asked: dict[SetName, list[Question]] = {}
         self._asked_by: list[str] = []  # the digests of the steps that asked them
         self._folder = run.path / "data"
         for name in ("questions", "dropped", "answers", "verdicts", "replies"):
@@ -67,7 +67,7 @@ class Writing:
             ask: Puts the requests to it.
         """
         step, path = f"questions:{name}", self._folder / "questions" / f"{name}.jsonl"
-        dropped = self._folder / "dropped" / f"{name}.jsonl"
+        dropped = dropped_files(self._folder, name)[0]
 
         def make() -> Mapping[str, object]:
             asked = ask(self._kept(self._folder / "replies" / f"{name}.jsonl", identity, open_model))
