@@ -1,6 +1,6 @@
 """The compact guard: a short ChatML template for small models that were trained on it.
 
-Large guards explain their policy in 600 tokens or more each time. This one has learnt it and is asked with 60, so that
+Large guards explain their policy in 600 tokens or more each time. This one has learnt it and is asked with 54, so that
 a model of 135M judges on a CPU; `examples/bunch/README.md` says how the demo's was trained and how often it agrees with
 people. It answers `safe` or `unsafe`, as Llama Guard's first line does, and names no category: a model so small learnt
 no useful ones.
