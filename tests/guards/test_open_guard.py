@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from guard_models import guard_that_says, make_guard, save_guard, tokenizer_of
 from transformers import AutoModelForCausalLM
 
+from guard_models import guard_that_says, make_guard, save_guard, tokenizer_of
 from tiny import Bunch, tiny_adapter
 from unspoiled.errors import CheckpointError, ConfigError
 from unspoiled.guards import FormatOptions, ModelGuard, PolicyGuard, RefusalRules, get_family, open_guard

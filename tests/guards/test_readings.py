@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-from guard_models import FAMILIES, Scripted, guard_that_says, make_guard, tokenizer_of
 
+from guard_models import FAMILIES, Scripted, guard_that_says, make_guard, tokenizer_of
 from unspoiled.errors import DataError
 from unspoiled.guards import FormatOptions, Verdict, get_family, read_json_verdict, require_parsed
 
