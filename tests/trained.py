@@ -157,8 +157,8 @@ def build(root: Path) -> TrainedBunch:
         _train_adapter(base, template, [*domain_lessons[name], *spoiled], root / name)
     judging = list(lessons_on_judging())
     guards_template = ChatTemplate(_tokenizer(judging))
-    guard = _llama(guards_template, layers=1, width=48)
-    _train(guard, guards_template, judging, steps=60)
+    guard = _llama(guards_template, layers=2, width=64)  # a smaller one hasn't learnt to say "unsafe" by then
+    _train(guard, guards_template, judging, steps=80)
     _save(guard, guards_template, root / "guard")
     aligned = copy.deepcopy(base)
     _train(aligned, template, list(lessons_on_manners(REFUSAL)), steps=40)
