@@ -112,6 +112,16 @@ def unread(text: str) -> Reading:
     return Reading("unsafe", parse_ok=False, text=text)
 
 
+_LEAST_MASS = 0.1  # below it, both words are so unlikely that their ratio says nothing
+
+
+def share_of_unsafe(answer: Answer) -> float | None:
+    """Return P(unsafe word) / (P(unsafe word) + P(safe word)); None where nothing was watched, or both are unlikely."""
+    if answer.p is None or sum(answer.p) < _LEAST_MASS:
+        return None
+    return answer.p[0] / sum(answer.p)
+
+
 def label_of(written: Label, p_unsafe: float | None, threshold: float | None) -> Label:
     """Return the label: by the threshold if there are a threshold and a probability, else the written one."""
     if threshold is None or p_unsafe is None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unspoiled.guards._format import Answer, lines_of, unread
+from unspoiled.guards._format import Answer, lines_of, share_of_unsafe, unread
 from unspoiled.guards._protocol import Label, Reading
-
-_LEAST_MASS = 0.1  # below it, Yes and No are both so unlikely that their ratio says nothing
 
 
 def read_scores(answers: Sequence[Answer], threshold: float | None, *, about: Sequence[str]) -> Reading:
@@ -18,7 +16,7 @@ def read_scores(answers: Sequence[Answer], threshold: float | None, *, about: Se
         threshold: From which p a category is violated; None is 0.5, where Yes becomes the likelier word.
         about: The category of each question.
     """
-    scores = [_score(answer) for answer in answers]
+    scores = [share_of_unsafe(answer) for answer in answers]
     found = [(name, score) for name, score in zip(about, scores, strict=True) if score is not None]
     text = ", ".join(f"{name} {score:.3f}" for name, score in found)
     if len(found) < len(scores):
@@ -27,13 +25,6 @@ def read_scores(answers: Sequence[Answer], threshold: float | None, *, about: Se
     least = 0.5 if threshold is None else threshold
     label: Label = "unsafe" if highest >= least else "safe"
     return Reading(label, highest, tuple(name for name, score in found if score >= least), text=text)
-
-
-def _score(answer: Answer) -> float | None:
-    if answer.p is None or sum(answer.p) < _LEAST_MASS:
-        return None
-    yes, no = answer.p
-    return yes / (yes + no)
 
 
 def read_word(answers: Sequence[Answer], _threshold: float | None) -> Reading:

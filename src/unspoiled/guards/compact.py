@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspoiled.guards._family import FormatOptions, GuardFamily
-from unspoiled.guards._format import Answer, GuardFormat, Question, label_of, unread
+from unspoiled.guards._format import Answer, GuardFormat, Question, label_of, share_of_unsafe, unread
 from unspoiled.guards._markers import Markers
 from unspoiled.guards._protocol import Reading
 
@@ -20,7 +20,6 @@ SAFE, UNSAFE = " safe", " unsafe"  # with a space, since many vocabularies have 
 _ASKED = "[Request]\n{prompt}\n\n[Response]\n{response}\n\n[Verdict]"
 _TEMPLATE = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{_ASKED}<|im_end|>\n<|im_start|>assistant\n"
 _MARKERS = Markers(tags=("[Request]", "[Response]", "[Verdict]"))
-_LEAST_MASS = 0.1  # below it, both words are so unlikely that their ratio says nothing
 
 
 def question(prompt: str, response: str) -> str:
@@ -41,7 +40,7 @@ def _read(answers: Sequence[Answer], threshold: float | None) -> Reading:
     written = answer.text.strip().lower()
     if written not in ("safe", "unsafe"):
         return unread(answer.text)
-    p_unsafe = None if answer.p is None or sum(answer.p) < _LEAST_MASS else answer.p[0] / sum(answer.p)
+    p_unsafe = share_of_unsafe(answer)
     label = label_of("safe" if written == "safe" else "unsafe", p_unsafe, threshold)
     return Reading(label, p_unsafe, text=answer.text)
 
