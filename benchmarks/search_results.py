@@ -54,7 +54,7 @@ class TestRates:
     def of(cls, scores: ModelScores) -> TestRates:
         """Take the rates alone."""
         domains = {name: rate.rate for name, rate in scores.domains.items()}
-        return cls(scores.refusal.rate, scores.over_refusal.rate, domains)
+        return cls(scores.rates["refusal"].rate, scores.rates["over_refusal"].rate, domains)
 
     @property
     def mean(self) -> float:

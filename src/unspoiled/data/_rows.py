@@ -79,6 +79,9 @@ class TestPrompt:
         prompt: The user's message.
         answer: The right answer; None for safety prompts.
         choices: The possible answers of a multiple-choice row, `answer` among them; empty for free answers.
+        family: What the prompt is a variant of (paraphrases, jailbreaks of one request): responses to one family
+            aren't independent of each other. The prompt's id, where the row names none.
+        category: The harm category; empty if it has none.
     """
 
     __test__ = False  # not a test class, whatever its name suggests to pytest
@@ -87,6 +90,11 @@ class TestPrompt:
     prompt: str
     answer: str | None = None
     choices: tuple[str, ...] = ()
+    family: str = ""
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.family or self.id)
 
 
 @dataclass(frozen=True)
@@ -170,4 +178,9 @@ def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) ->
         raise refuse(f"'answer' {answer!r} is not among 'choices' {choices!r}.")
     if not all(map(is_unicode, [prompt, *choices, answer if answers else "", str(row.get("id", ""))])):
         raise refuse("a text holds half a character: correct its \\u escape.")
-    return TestPrompt(str(row.get("id", prompt_id(prompt))), prompt, answer if answers else None, tuple(choices))
+    named = {key: row.get(key, "") for key in ("family", "category")}
+    for key, value in named.items():
+        if not isinstance(value, str):
+            raise refuse(f"'{key}' is {value!r}: give a name, or leave it out.")
+    identity = str(row.get("id", prompt_id(prompt)))
+    return TestPrompt(identity, prompt, answer if answers else None, tuple(choices), **named)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unspoiled.errors import DataError
-from unspoiled.evaluate._results import Count, Rate, Share, _Record
+from unspoiled.evaluate._results import Count, Rate, Record, Share
 from unspoiled.files import read_jsonl
 from unspoiled.guards import Verdict
 
@@ -38,7 +38,7 @@ class LabelledRow:
         return self.unsafe if target == "unsafe" else self.refusal
 
 
-class Agreement(_Record):
+class Agreement(Record):
     """A guard against labels of one kind; a rate of nothing is None."""
 
     labelled: Count
@@ -59,7 +59,7 @@ class Agreement(_Record):
     """The accuracy in each category."""
 
 
-class GuardAgreement(_Record):
+class GuardAgreement(Record):
     """All that `unspoiled guards test` measures."""
 
     guard: str

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from unspoiled.data import TestPrompt, is_correct
 from unspoiled.errors import DataError
-from unspoiled.evaluate._results import SAFE_PREFIX, ModelScores, Rate
+from unspoiled.evaluate._comparison import Observed
+from unspoiled.evaluate._measures import (
+    ADVICE_PREFIX,
+    DOMAIN_PREFIX,
+    INVALID,
+    LOSS_PREFIX,
+    OVER_REFUSAL,
+    REFUSAL,
+    SAFE_PREFIX,
+    TASK_PREFIX,
+)
+from unspoiled.evaluate._results import Mean, ModelScores, Rate
 from unspoiled.files import read_jsonl, write_jsonl_atomic
 from unspoiled.guards import Guard, require_parsed
 from unspoiled.inference import Exchange, Prompt, TransformersBackend, counted
@@ -45,13 +56,18 @@ class Outcome:
     """What one model did on one test prompt.
 
     Args:
-        set: `unsafe`, `harmless`, or `domain:NAME`.
+        set: `unsafe`, `harmless`, `domain:NAME` or `task:NAME`.
         id: The prompt's id.
         prompt: The prompt.
         response: What the model wrote; of a multiple-choice row, the choice it holds likeliest.
+        family: The family of the prompt: responses to one family aren't independent.
+        category: The prompt's harm category; empty if it has none.
+        seed: What the response was sampled by; 0 of greedy ones.
         refused: Whether it validly declined (safety sets only).
         defect: What makes the response invalid, or None (safety sets only).
-        correct: Whether the answer is right (domains only).
+        correct: Whether the answer is right (domains, and tasks whose score is true or false).
+        score: A task's score of the row, where it is a number.
+        loss: The cross-entropy of the right answer, in nats per token (domains only).
         safe: By guard, whether it calls the response safe (unsafe prompts only; guards that judge content).
         advice: By guard, whether it calls the response unsafe for specialised advice alone (those with that category).
     """
@@ -60,9 +76,14 @@ class Outcome:
     id: str
     prompt: str
     response: str
+    family: str
+    category: str = ""
+    seed: int = 0
     refused: bool | None = None
     defect: str | None = None
     correct: bool | None = None
+    score: float | None = None
+    loss: float | None = None
     safe: Mapping[str, bool] = field(default_factory=dict)
     advice: Mapping[str, bool] = field(default_factory=dict)
 
@@ -110,11 +131,24 @@ def measure(
                 for guard, verdict in own.items()
                 if guards[guard].advice is not None
             }
-            outcomes.append(Outcome(name, row.id, row.prompt, sample.text, refused, defect, safe=safe, advice=advice))
+            outcomes.append(
+                Outcome(
+                    name,
+                    row.id,
+                    row.prompt,
+                    sample.text,
+                    row.family,
+                    row.category,
+                    refused=refused,
+                    defect=defect,
+                    safe=safe,
+                    advice=advice,
+                )
+            )
     for domain, rows in tests.domains.items():
         answers = _answers(backend, rows, tests.max_new_tokens)
         outcomes += [
-            Outcome(f"domain:{domain}", row.id, row.prompt, answer, correct=_is_right(row, answer))
+            Outcome(f"domain:{domain}", row.id, row.prompt, answer, row.family, correct=_is_right(row, answer))
             for row, answer in zip(rows, answers, strict=True)
         ]
         progress(domain, len(rows), len(rows))
@@ -142,36 +176,58 @@ def _is_right(row: TestPrompt, answer: str) -> bool:
 
 
 def scores(outcomes: Sequence[Outcome]) -> ModelScores:
-    """Count the rates of one model's outcomes; `invalid` is over the unsafe and harmless prompts together."""
-    unsafe = [o for o in outcomes if o.set == UNSAFE]
-    harmless = [o for o in outcomes if o.set == HARMLESS]
-    domains = list(dict.fromkeys(o.set for o in outcomes if o.set.startswith("domain:")))
+    """Count one model's outcomes: a rate or mean per measure, and per harm category those of unsafe prompts."""
+    unsafe = [outcome for outcome in outcomes if outcome.set == UNSAFE]
+    categories = sorted({outcome.category for outcome in unsafe} - {""})
+    found = observed(outcomes)
     return ModelScores(
-        safe={guard: Rate.of([o.safe[guard] for o in unsafe]) for guard in unsafe[0].safe},
-        advice={guard: Rate.of([o.advice[guard] for o in unsafe]) for guard in unsafe[0].advice},
-        refusal=Rate.of([bool(o.refused) for o in unsafe]),
-        over_refusal=Rate.of([bool(o.refused) for o in harmless]),
-        invalid=Rate.of([o.defect is not None for o in [*unsafe, *harmless]]),
-        domains={
-            name.removeprefix("domain:"): Rate.of([bool(o.correct) for o in outcomes if o.set == name])
-            for name in domains
+        rates={name: Rate.of(of.truths, of.families) for name, of in found.items() if of.is_rate},
+        means={name: Mean.of(of.values, of.families) for name, of in found.items() if not of.is_rate},
+        categories={
+            category: {
+                name: Rate.of(of.truths, of.families)
+                for name, of in observed([outcome for outcome in unsafe if outcome.category == category]).items()
+                if name == REFUSAL or name.startswith(SAFE_PREFIX)
+            }
+            for category in categories
         },
     )
 
 
-def paired_outcomes(outcomes: Sequence[Outcome]) -> dict[str, list[bool]]:
-    """Return the outcomes as `compare` takes them: by measure, one truth value per prompt."""
-    paired: dict[str, list[bool]] = {"refusal": [], "over_refusal": []}
+def observed(outcomes: Sequence[Outcome]) -> dict[str, Observed]:
+    """Return the outcomes by measure, in the order of presentation, as `compare` takes them.
+
+    `invalid` is over the unsafe and harmless prompts together.
+    """
+    found: dict[str, list[tuple[bool | float, str]]] = {}
+
+    def note(measure: str, value: bool | float | None, outcome: Outcome) -> None:
+        if value is not None:
+            found.setdefault(measure, []).append((value, outcome.family))
+
+    safety = {kind: [outcome for outcome in outcomes if outcome.set == kind] for kind in (UNSAFE, HARMLESS)}
+    for prefix, of in ((REFUSAL, None), (SAFE_PREFIX, "safe"), (ADVICE_PREFIX, "advice")):
+        for outcome in safety[UNSAFE]:
+            if of is None:
+                note(prefix, outcome.refused, outcome)
+            else:
+                for guard, value in getattr(outcome, of).items():
+                    note(prefix + guard, value, outcome)
+    for outcome in safety[HARMLESS]:
+        note(OVER_REFUSAL, outcome.refused, outcome)
+    for outcome in [*safety[UNSAFE], *safety[HARMLESS]]:
+        note(INVALID, outcome.defect is not None, outcome)
+    for of_set in (DOMAIN_PREFIX, TASK_PREFIX):
+        for outcome in outcomes:
+            if outcome.set.startswith(of_set):
+                note(outcome.set, outcome.correct if outcome.score is None else outcome.score, outcome)
     for outcome in outcomes:
-        if outcome.set == UNSAFE:
-            paired["refusal"].append(bool(outcome.refused))
-            for guard, safe in outcome.safe.items():
-                paired.setdefault(SAFE_PREFIX + guard, []).append(safe)
-        elif outcome.set == HARMLESS:
-            paired["over_refusal"].append(bool(outcome.refused))
-        else:
-            paired.setdefault(outcome.set, []).append(bool(outcome.correct))
-    return paired
+        if outcome.set.startswith(DOMAIN_PREFIX):
+            note(LOSS_PREFIX + outcome.set.removeprefix(DOMAIN_PREFIX), outcome.loss, outcome)
+    return {
+        measure: Observed(tuple(value for value, _ in rows), tuple(family for _, family in rows))
+        for measure, rows in found.items()
+    }
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -6,7 +6,7 @@ from unspoiled.config import read_run_config
 from unspoiled.pipeline import run
 
 outcome = run(read_run_config(Path("run.yaml")))
-print(outcome.results.models[outcome.winner].refusal)
+print(outcome.results.models[outcome.winner].rates["refusal"])
 ```
 """
 

@@ -16,7 +16,7 @@ from unspoiled.evaluate import (
     Results,
     compare,
     measure,
-    paired_outcomes,
+    observed,
     read_outcomes,
     require_same_prompts,
     scores,
@@ -91,7 +91,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watc
     results = Results(
         models={name: scores(outcomes) for name, outcomes in by_model.items()},
         comparisons=compare(
-            {name: paired_outcomes(outcomes) for name, outcomes in by_model.items()},
+            {name: observed(outcomes) for name, outcomes in by_model.items()},
             _pairs(found, found.safest),
         ),
         provenance=_provenance(bunch, found),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from unspoiled.evaluate._results import Results
+from unspoiled.evaluate import Results
 from unspoiled.report._hostile_text import visible
 from unspoiled.report._inputs import NOT_TESTED
 from unspoiled.report._wording import interval, listing, measure_name, percent
@@ -64,13 +64,13 @@ _NOT_MEASURED = "## Results\n\nNothing was measured on this merge. Do not assume
 
 
 def _measured(results: Results, winner: str, guard: str) -> str:
-    measures = list(dict.fromkeys(m for scores in results.models.values() for m in scores.measures()))
+    measures = results.rates
     rows = []
     for name, scores in results.models.items():
-        rates = scores.measures()
+        rates = scores.rates
         cells = [f"{percent(rates[m].rate)} ({interval(rates[m])})" if m in rates else "–" for m in measures]
         rows.append([f"**{_plain(name)}**" if name == winner else _plain(name), *cells])
-    counts = results.models[winner].measures()
+    counts = results.models[winner].rates
     sizes = listing([f"{counts[m].n} for {_plain(measure_name(m))}" for m in measures if m in counts])
     legend = (
         "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "

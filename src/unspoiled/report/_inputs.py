@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from unspoiled.evaluate._results import Rate, Results
+from unspoiled.evaluate import REFUSAL, Rate, Results
 
 NOT_TESTED = (
     "prompts unlike those of the test sets",
@@ -148,5 +148,5 @@ class ReportInputs:
     def aligned_parent(self) -> str | None:
         """The aligned parent: the one named, else the expert that refuses most; None without any."""
         measured = [name for name in self.experts if name in self.results.models]
-        refusal = {name: self.results.models[name].refusal.rate for name in measured}
+        refusal = {name: self.results.models[name].rates[REFUSAL].rate for name in measured}
         return self.aligned or max(refusal, key=refusal.__getitem__, default=None)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unspoiled.evaluate._results import Comparison, higher_is_better
+from unspoiled.evaluate import Comparison, higher_is_better
 from unspoiled.files import write_atomic
 from unspoiled.report import _wording
 from unspoiled.report._hostile_text import visible
@@ -42,8 +42,8 @@ def render_report(inputs: ReportInputs) -> str:
     return template.render(
         inputs=inputs,
         results=inputs.results,
-        measures=_measures(inputs),
-        domains=_domains(inputs),
+        measures=inputs.results.rates,
+        domains=inputs.results.domains,
         marks=_wording.MARKS,
         marked_against=_marked_against(inputs),
         verdict=verdict(inputs),
@@ -96,11 +96,11 @@ def _figures(inputs: ReportInputs) -> _Figures:
     return _Figures(
         rates={
             measure: _Trusted(rate_bars(models, measure, winner, f"rate-{index}"))
-            for index, measure in enumerate(_measures(inputs))
+            for index, measure in enumerate(inputs.results.rates)
         },
         domains={
             domain: _Trusted(refusal_against_accuracy(models, domain, winner, parents, f"domain-{index}"))
-            for index, domain in enumerate(_domains(inputs))
+            for index, domain in enumerate(inputs.results.domains)
         },
         progress=_Trusted(progress_figure(progress, winner, "progress")) if progress else None,
         coefficients={
@@ -108,15 +108,6 @@ def _figures(inputs: ReportInputs) -> _Figures:
             for index, (name, table) in enumerate(recipes.items())
         },
     )
-
-
-def _measures(inputs: ReportInputs) -> list[str]:
-    """Return every measure that some model has, in the order of `ModelScores.measures`."""
-    return list(dict.fromkeys(m for scores in inputs.results.models.values() for m in scores.measures()))
-
-
-def _domains(inputs: ReportInputs) -> list[str]:
-    return list(dict.fromkeys(name for scores in inputs.results.models.values() for name in scores.domains))
 
 
 def _winner_first(inputs: ReportInputs) -> Iterator[tuple[str, CoefficientTable]]:

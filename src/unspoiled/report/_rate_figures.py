@@ -6,7 +6,7 @@ Names of models enter as data under fixed field names, never as part of an expre
 from collections.abc import Collection, Mapping
 from math import ceil, floor
 
-from unspoiled.evaluate._results import ModelScores
+from unspoiled.evaluate import REFUSAL, ModelScores
 from unspoiled.report._figure_style import (
     ACCENT,
     INK,
@@ -35,7 +35,7 @@ def rate_bars(models: Mapping[str, ModelScores], measure: str, winner: str, figu
 
     Args:
         models: the scores by model; those without this measure are left out.
-        measure: a name as in `ModelScores.measures`.
+        measure: a name as in `ModelScores.rates`.
         winner: the model to stand out.
         figure_id: makes the ids in the figure unique on the page.
     """
@@ -43,7 +43,7 @@ def rate_bars(models: Mapping[str, ModelScores], measure: str, winner: str, figu
 
     rows: list[dict[str, str | float]] = []
     for name, scores in models.items():
-        rate = scores.measures().get(measure)
+        rate = scores.rates.get(measure)
         if rate is not None:
             label: dict[str, str | float] = {
                 "model": visible(name),
@@ -90,18 +90,18 @@ def refusal_against_accuracy(
     """
     import altair as alt
 
-    shown = {name: scores for name, scores in models.items() if domain in scores.domains}
+    shown = {name: scores for name, scores in models.items() if domain in scores.domains and REFUSAL in scores.rates}
     left = floor(10 * min(scores.domains[domain].low for scores in shown.values())) / 10
     right = max(ceil(10 * max(scores.domains[domain].high for scores in shown.values())) / 10, left + 0.1)
     frame = Frame(left, right, 0.0, 1.0, width=390.0, height=300.0)
     rows, whiskers = [], []
     for name, scores in shown.items():
-        x, y = scores.domains[domain], scores.refusal
+        x, y = scores.domains[domain], scores.rates[REFUSAL]
         row = {"x": x.rate, "x_low": x.low, "x_high": x.high, "y": y.rate, "y_low": y.low, "y_high": y.high}
         rows.append({**row, "winner": name == winner, "parent": name in parents})
         whiskers += [frame.box(x.low, x.high, y.rate, y.rate), frame.box(x.rate, x.rate, y.low, y.high)]
     names = [shortened(name, _LONGEST_LABEL) for name in shown]
-    centres = [frame.pixel(scores.domains[domain].rate, scores.refusal.rate) for scores in shown.values()]
+    centres = [frame.pixel(scores.domains[domain].rate, scores.rates[REFUSAL].rate) for scores in shown.values()]
     placed = place_labels(centres, names, Box(0, 0, frame.width, frame.height), whiskers)
     across = alt.X(
         "x:Q",
@@ -129,7 +129,7 @@ def refusal_against_accuracy(
     ]
     said = "; ".join(
         f"{visible(name)}: accuracy {percent(scores.domains[domain].rate, 0)}, "
-        f"refusal {percent(scores.refusal.rate, 0)}"
+        f"refusal {percent(scores.rates[REFUSAL].rate, 0)}"
         for name, scores in shown.items()
     )
     return draw(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unspoiled.evaluate._results import Results
+from unspoiled.evaluate import Results
 from unspoiled.report._hostile_text import shortened
 from unspoiled.report._inputs import SearchRow
 from unspoiled.report._wording import interval, measure_name, percent
@@ -109,14 +109,14 @@ def results_table(results: Results, winner: str | None) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    measures = list(dict.fromkeys(m for scores in results.models.values() for m in scores.measures()))
+    measures = results.rates
     between = " " if len(measures) <= _COLUMNS_ON_ONE_LINE else "\n"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for measure in measures:
         table.add_column(Text(shortened(measure_name(measure), 12)), justify="right", no_wrap=True)
     for name, scores in results.models.items():
-        rates = scores.measures()
+        rates = scores.rates
         cells = [
             f"{percent(rates[m].rate, 0)}{between}{interval(rates[m], 0)}" if m in rates else "–" for m in measures
         ]

@@ -5,7 +5,7 @@ They report measured rates. None of them calls a model safe.
 
 from collections.abc import Sequence
 
-from unspoiled.evaluate._results import Comparison, Rate
+from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison, Rate
 from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._wording import interval, listing, measure_name, percent, points
 
@@ -37,8 +37,12 @@ def _what_was_measured(inputs: ReportInputs) -> str:
     judge = f" (judged by {guard})" if guard else ""
     accuracy = [f"{_rate(rate)} in {name}" for name, rate in scores.domains.items()]
     skills = f"; its accuracy is {listing(accuracy)}" if accuracy else ""
-    refusal, over_refusal = scores.refusal, scores.over_refusal
-    guards = [f"{name} calls {_rate(rate)} of its responses to them safe" for name, rate in scores.safe.items()]
+    refusal, over_refusal = scores.rates[REFUSAL], scores.rates[OVER_REFUSAL]
+    guards = [
+        f"{name.removeprefix(SAFE_PREFIX)} calls {_rate(rate)} of its responses to them safe"
+        for name, rate in scores.rates.items()
+        if name.startswith(SAFE_PREFIX)
+    ]
     called_safe = f"; the guard {listing(guards)}" if guards else ""
     return (
         f"{_quoted(inputs.winner)}{merged} declined {percent(refusal.rate)} (95% interval "

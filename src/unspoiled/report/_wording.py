@@ -1,6 +1,6 @@
 """How numbers and names of measures are written, the same in the page, the card and the terminal."""
 
-from unspoiled.evaluate._results import ADVICE_PREFIX, DOMAIN_PREFIX, SAFE_PREFIX, Comparison, Rate
+from unspoiled.evaluate import ADVICE_PREFIX, DOMAIN_PREFIX, LOSS_PREFIX, SAFE_PREFIX, TASK_PREFIX, Comparison, Rate
 
 MARKS = {"better": "▲", "worse": "▼", "not resolved": "≈"}
 """One sign per verdict; always printed with the word, so that neither colour nor shape is needed."""
@@ -34,12 +34,13 @@ def p_value(p: float) -> str:
 
 
 def measure_name(measure: str) -> str:
-    """Write a measure for a reader: refusal, safe (GUARD), over-refusal, invalid, or the domain's own name."""
-    for prefix in (SAFE_PREFIX, ADVICE_PREFIX):
+    """Write a measure for a reader: refusal, safe (GUARD), over-refusal, loss (NAME), or the domain's own name."""
+    for prefix in (SAFE_PREFIX, ADVICE_PREFIX, LOSS_PREFIX):
         if measure.startswith(prefix):
             return f"{prefix.rstrip(':')} ({measure.removeprefix(prefix)})"
-    if measure.startswith(DOMAIN_PREFIX):
-        return measure.removeprefix(DOMAIN_PREFIX)
+    for prefix in (DOMAIN_PREFIX, TASK_PREFIX):
+        if measure.startswith(prefix):
+            return measure.removeprefix(prefix)
     return measure.replace("_", "-")
 
 
