@@ -1,6 +1,7 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
 from unspoiled.report._card import render_card
+from unspoiled.report._figures import write_figures
 from unspoiled.report._inputs import (
     NOT_TESTED,
     CoefficientTable,
@@ -11,6 +12,7 @@ from unspoiled.report._inputs import (
     TrialPoint,
 )
 from unspoiled.report._page import render_report, write_report
+from unspoiled.report._responses import side_by_side_rows
 from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "render_report",
     "results_table",
     "search_table",
+    "side_by_side_rows",
+    "write_figures",
     "write_report",
     "yields_table",
 ]

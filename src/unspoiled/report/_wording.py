@@ -1,6 +1,15 @@
 """How numbers and names of measures are written, the same in the page, the card and the terminal."""
 
-from unspoiled.evaluate import ADVICE_PREFIX, DOMAIN_PREFIX, LOSS_PREFIX, SAFE_PREFIX, TASK_PREFIX, Comparison, Rate
+from unspoiled.evaluate import (
+    ADVICE_PREFIX,
+    DOMAIN_PREFIX,
+    LOSS_PREFIX,
+    SAFE_PREFIX,
+    TASK_PREFIX,
+    Comparison,
+    Mean,
+    Rate,
+)
 
 MARKS = {"better": "▲", "worse": "▼", "not resolved": "≈"}
 """One sign per verdict; always printed with the word, so that neither colour nor shape is needed."""
@@ -20,6 +29,45 @@ def points(difference: float) -> str:
     """Write a difference of two shares in percentage points, with its sign: +2.0, −11.3, 0.0."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def points_range(low: float, high: float) -> str:
+    """Write an interval of differences of shares, in percentage points: −15.4 to +1.0."""
+    return f"{points(low)} to {points(high)}"
+
+
+def change(row: Comparison) -> str:
+    """Write a difference with its unit: +2.0 points, or of means +0.12."""
+    return f"{points(row.difference)} points" if row.only_model is not None else signed(row.difference, 3)
+
+
+def change_range(row: Comparison) -> str:
+    """Write the interval of a difference, in the same unit."""
+    if row.only_model is not None:
+        return points_range(row.low, row.high)
+    return f"{signed(row.low, 3)} to {signed(row.high, 3)}"
+
+
+def signed(value: float, digits: int) -> str:
+    """Write a number with its sign, a true minus, and no sign on zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def mean_interval(mean: Mean) -> str:
+    """Write a mean's 95% interval: 0.412–0.538."""
+    return f"{number(mean.low, 3)}–{number(mean.high, 3)}"
+
+
+def count(value: Rate | Mean) -> str:
+    """Write how many responses are behind a value, and how many families of prompts where they are fewer."""
+    return f"{value.n}" if value.families == value.n else f"{value.n} in {value.families} families"
+
+
+def term_name(term: str) -> str:
+    """Write a loss of an audit for a reader: CE_safety, CE_benign, CE_expert (colours)."""
+    kind, _, domain = term.partition(":")
+    return f"CE_{kind} ({domain})" if domain else f"CE_{kind}"
 
 
 def number(value: float, digits: int) -> str:
@@ -62,5 +110,8 @@ def listing(items: list[str]) -> str:
 
 
 def resolvable(comparison: Comparison) -> str:
-    """Write the smallest gap that a comparison could have resolved, in points, or that there is none."""
-    return "none at this n" if comparison.resolvable is None else f"{100 * comparison.resolvable:.1f}"
+    """Write the smallest gap that a comparison could have resolved, in its unit, or that there is none."""
+    if comparison.resolvable is None:
+        return "none at this n"
+    is_rate = comparison.only_model is not None
+    return f"{100 * comparison.resolvable:.1f}" if is_rate else number(comparison.resolvable, 3)

@@ -1,0 +1,116 @@
+"""Safety against expertise: one point per model, with its intervals both ways, and the front of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from math import ceil, floor
+
+from unspoiled.evaluate import ModelScores, Rate
+from unspoiled.report._axes import Figure, Scale, percent_ticks, span, ticks
+from unspoiled.report._drawing import ACCENT, GREEN, INK, MUTED, QUIET, RULE, Drawing, Shape
+from unspoiled.report._hostile_text import shortened
+from unspoiled.report._inputs import BASE, UNIFORM
+from unspoiled.report._label_placement import Box, place_labels
+from unspoiled.report._wording import listing, measure_name, percent
+
+_LONGEST_LABEL = 24
+_LEFT, _TOP, _WIDTH, _HEIGHT = 58.0, 10.0, 412.0, 320.0
+
+
+def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the names of the points that no other beats: none is better in one way and as good in the other.
+
+    They are ordered from the best by the first coordinate to the best by the second.
+    """
+    best = [
+        name
+        for name, (x, y) in points.items()
+        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
+    ]
+    return sorted(best, key=lambda name: (-points[name][0], points[name][1]))
+
+
+def trade_off(
+    models: Mapping[str, ModelScores],
+    skill: str,
+    safety: str,
+    winner: str | None,
+    experts: Collection[str],
+    name: str,
+) -> Figure:
+    """Draw a rate of safety against a rate of expertise.
+
+    Args:
+        models: The scores by model; those without both measures are left out.
+        skill: The measure across.
+        safety: The measure upwards.
+        winner: The model to stand out, if any.
+        experts: The experts' names.
+        name: The figure's name.
+    """
+    shown = {n: (of.rates[skill], of.rates[safety]) for n, of in models.items() if {skill, safety} <= of.rates.keys()}
+    low = floor(10 * min(x.low for x, _ in shown.values())) / 10
+    high = max(ceil(10 * max(x.high for x, _ in shown.values())) / 10, low + 0.1)
+    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
+    across, up = Scale(low, high, _LEFT, right), Scale(0, 1, bottom, _TOP)
+    drawing = Drawing(right + 24, bottom + 46)
+    percent_ticks(drawing, across, ticks(low, high, 6), _TOP, bottom)
+    for value in (0, 0.25, 0.5, 0.75, 1):
+        drawing.line(_LEFT, up.at(value), right, up.at(value), RULE, width=0.8)
+        drawing.text(_LEFT - 7, up.at(value), percent(value, 0), MUTED, size=11, anchor="end")
+    said = "refusal of unsafe prompts" if safety == "refusal" else f"responses called {measure_name(safety)}"
+    drawing.text((_LEFT + right) / 2, bottom + 34, f"accuracy in {shortened(measure_name(skill), 40)}", MUTED,
+                 anchor="middle")  # fmt: skip
+    drawing.text(14, (_TOP + bottom) / 2, said, MUTED, anchor="middle", turned=True)
+
+    spots = {model: (across.at(x.rate), up.at(y.rate)) for model, (x, y) in shown.items()}
+    best = front({model: (x.rate, y.rate) for model, (x, y) in shown.items()})
+    drawing.path([spots[model] for model in best], GREEN, width=1.4, dash="5 4")
+    order = sorted(shown, key=lambda model: model == winner)
+    obstacles = []
+    for model in order:
+        obstacles += _whiskers(drawing, across, up, *shown[model], ACCENT if model == winner else QUIET)
+    for model in order:
+        shape, size, colour, filled = _look(model, winner, experts)
+        drawing.mark(shape, *spots[model], size, colour, filled=filled)
+    labels = [shortened(model, _LONGEST_LABEL) + (" (chosen)" if model == winner else "") for model in order]
+    frame = Box(_LEFT, _TOP, right + 20, bottom)
+    for model, label, place in zip(
+        order, labels, place_labels([spots[m] for m in order], labels, frame, obstacles), strict=True
+    ):
+        drawing.text(place.x, place.y, label, ACCENT if model == winner else INK, size=11.5, anchor=place.align,
+                     bold=model == winner)  # fmt: skip
+    return _figure(drawing, shown, best, skill, safety, name)
+
+
+def _figure(
+    drawing: Drawing, shown: Mapping[str, tuple[Rate, Rate]], best: Sequence[str], skill: str, safety: str, name: str
+) -> Figure:
+    title = f"{measure_name(safety)} against accuracy in {measure_name(skill)}"
+    said = "; ".join(
+        f"{model}: accuracy {percent(x.rate, 0)}, {measure_name(safety)} {percent(y.rate, 0)}"
+        for model, (x, y) in shown.items()
+    )
+    on_it = f" On the front: {listing([*best])}."
+    return Figure(
+        name, title, drawing.svg(title, f"Points with 95% intervals on both axes. {said}.{on_it}", name)
+    )  # fmt: skip
+
+
+def _whiskers(drawing: Drawing, across: Scale, up: Scale, x: Rate, y: Rate, colour: str) -> list[Box]:
+    level = (across.at(x.low), up.at(y.rate), across.at(x.high), up.at(y.rate))
+    upright = (across.at(x.rate), up.at(y.low), across.at(x.rate), up.at(y.high))
+    for ends in (level, upright):
+        drawing.line(*ends, colour, width=1.2)
+    return [span(*level), span(*upright)]
+
+
+def _look(model: str, winner: str | None, experts: Collection[str]) -> tuple[Shape, float, str, bool]:
+    """Return the shape, size, colour and whether it is filled, of a model's point."""
+    if model == winner:
+        return "diamond", 6.5, ACCENT, True
+    if model == BASE:
+        return "square", 3.8, MUTED, False
+    if model in experts:
+        return "circle", 4.2, MUTED, False
+    return ("triangle" if model == UNIFORM else "diamond"), 4.4, MUTED, True
