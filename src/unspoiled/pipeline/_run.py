@@ -15,9 +15,9 @@ from unspoiled.pipeline._evaluate import evaluate, write_merged
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
-from unspoiled.pipeline._report import report, search_rows
+from unspoiled.pipeline._report import report, report_inputs, search_rows
 from unspoiled.pipeline._search import search
-from unspoiled.report import SearchRow
+from unspoiled.report import ReportInputs, SearchRow
 
 Stage = Literal["generate", "search", "merge", "evaluate", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -34,6 +34,7 @@ class RunOutcome:
         report: The report's path; None if the run stopped before.
         searches: What each strategy of the search did; empty if the run stopped before.
         yields: What became of the questions, by data set and reason.
+        shown: What the report shows; None if the run stopped before.
     """
 
     directory: Path
@@ -42,6 +43,7 @@ class RunOutcome:
     report: Path | None = None
     searches: Sequence[SearchRow] = ()
     yields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    shown: ReportInputs | None = None
 
 
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
@@ -97,5 +99,6 @@ def run(
         results = evaluate(bunch, opened, found, watcher)
         if last < STAGES.index("report"):
             return RunOutcome(directory, results, found.winner, searches=searches)
-        page = report(bunch, opened, found, results, command, watcher)
-        return RunOutcome(directory, results, found.winner, page, searches)
+        shown = report_inputs(bunch, opened, found, results, command)
+        page = report(opened, shown, watcher)
+        return RunOutcome(directory, results, found.winner, page, searches, shown=shown)

@@ -11,6 +11,7 @@ from unspoiled.report._inputs import (
     SearchRow,
     TrialPoint,
 )
+from unspoiled.report._markdown import render_markdown
 from unspoiled.report._page import render_report, write_report
 from unspoiled.report._responses import side_by_side_rows
 from unspoiled.report._terminal import results_table, search_table, yields_table
@@ -24,6 +25,7 @@ __all__ = [
     "SearchRow",
     "TrialPoint",
     "render_card",
+    "render_markdown",
     "render_report",
     "results_table",
     "search_table",

@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from unspoiled.evaluate import OVER_REFUSAL, SAFE_PREFIX, Comparison
+from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison
 from unspoiled.report._inputs import UNIFORM, ReportInputs
 from unspoiled.report._paired import paired
 from unspoiled.report._spoiler import audited, spoiler_clause
-from unspoiled.report._wording import change, change_range, interval, listing, measure_name, percent, points
+from unspoiled.report._wording import change, change_range, interval, listing, measure_name, percent, points, points_range
 
-Outcome = str
+class Gap(NamedTuple):
+    """How far the winner is from one other model."""
+
+    other: str
+    rate: str
+    difference: str
+    interval: str
+    outcome: str
 
 
 class GlanceRow(NamedTuple):
-    """One answer; what does not apply is empty."""
+    """One answer, and what it is beside."""
 
     question: str
     answer: str
     detail: str = ""
-    difference: str = ""
-    interval: str = ""
-    outcome: str = ""
+    """Of a rate its interval; else a clause that explains the answer."""
+    gaps: tuple[Gap, ...] = ()
 
 
 def glance(inputs: ReportInputs) -> list[GlanceRow]:
     """Return the rows of the table under the verdict; none where nothing was merged."""
     if inputs.winner is None:
         return []
-    rows = _spoiler(inputs)
-    measured = inputs.results.models[inputs.winner].rates
-    for measure in measured:
-        if measure == inputs.safety_measure or measure.startswith(SAFE_PREFIX) or measure == OVER_REFUSAL:
-            question = {OVER_REFUSAL: "Declined of harmless prompts", inputs.safety_measure: "Safety"}.get(
-                measure, "Safety by another judge"
-            )
-            rows += _against(inputs, f"{question}: {measure_name(measure)}", measure, [UNIFORM, inputs.aligned_parent])
-    for measure in inputs.results.models[inputs.winner].skills:
-        rows += _against(inputs, f"Cost in {measure_name(measure)}", measure, [inputs.expert_of(measure), UNIFORM])
+    scores = inputs.results.models[inputs.winner]
+    rows = [_spoiler(inputs)]
+    for measure in scores.rates:
+        if measure in (REFUSAL, OVER_REFUSAL) or measure.startswith(SAFE_PREFIX):
+            rows.append(_beside(inputs, _question(measure), measure, [UNIFORM, inputs.aligned_parent]))
+    for measure in scores.skills:
+        question = f"Cost in {measure_name(measure)}"
+        rows.append(_beside(inputs, question, measure, [inputs.expert_of(measure), UNIFORM]))
     return [*rows, *_optimism(inputs)]
 
 
-def _spoiler(inputs: ReportInputs) -> list[GlanceRow]:
+def _question(measure: str) -> str:
+    if measure.startswith(SAFE_PREFIX):
+        return f"Called safe by {measure.removeprefix(SAFE_PREFIX)}"
+    return "Refusal of unsafe prompts" if measure == REFUSAL else "Over-refusal of harmless ones"
+
+
+def _spoiler(inputs: ReportInputs) -> GlanceRow:
+    question = "Which expert spoiled the merge"
     if inputs.audit is None:
-        return [GlanceRow("Which expert spoiled the merge", "not audited", "`unspoiled audit` answers this")]
-    name, audit = next(((n, a) for n, a in audited(inputs) if a.spoiler is not None), (None, None))
+        return GlanceRow(question, "not audited", "unspoiled audit answers this.")
     clause = spoiler_clause(inputs) or ""
-    if name is None or audit is None or audit.spoiler is None:
-        return [GlanceRow("Which expert spoiled the merge", "not resolved", clause)]
-    return [GlanceRow("Which expert spoiled the merge", audit.spoiler, clause.partition(": ")[2])]
+    spoilers = [audit.spoiler for _, audit in audited(inputs) if audit.spoiler is not None]
+    if not spoilers:
+        return GlanceRow(question, "not resolved", clause)
+    return GlanceRow(question, spoilers[0], clause.partition(": ")[2])
 
 
-def _against(inputs: ReportInputs, question: str, measure: str, baselines: list[str | None]) -> list[GlanceRow]:
-    assert inputs.winner is not None
-    rate = inputs.results.models[inputs.winner].rates[measure]
-    value = f"{percent(rate.rate)} ({interval(rate)})"
-    rows = []
-    for baseline in dict.fromkeys(baselines):
-        other = inputs.results.models.get(baseline) if baseline else None
-        if baseline is None or other is None or baseline == inputs.winner or measure not in other.rates:
-            continue
-        role = "uniform" if baseline == UNIFORM else baseline
-        detail = f"against {role}, {percent(other.rates[measure].rate)}"
-        row = paired(inputs.results, inputs.winner, baseline, measure)
-        rows.append(GlanceRow(question, value, detail, *_gap(row)))
-    return rows or [GlanceRow(question, value)]
+def _beside(inputs: ReportInputs, question: str, measure: str, baselines: Sequence[str | None]) -> GlanceRow:
+    models, winner = inputs.results.models, inputs.winner or ""
+    rate = models[winner].rates[measure]
+    others = [n for n in dict.fromkeys(baselines) if n in models and n != winner and measure in models[n].rates]
+    gaps = [
+        Gap(name, percent(models[name].rates[measure].rate), *_gap(paired(inputs.results, winner, name, measure)))
+        for name in others
+    ]
+    return GlanceRow(question, percent(rate.rate), interval(rate), tuple(gaps))
 
 
 def _gap(row: Comparison | None) -> tuple[str, str, str]:
@@ -73,12 +80,5 @@ def _gap(row: Comparison | None) -> tuple[str, str, str]:
 
 def _optimism(inputs: ReportInputs) -> list[GlanceRow]:
     rows = inputs.results.optimism
-    if not rows:
-        return []
-    said = listing(
-        [
-            f"{measure_name(row.measure)} {points(row.difference)} points ({points(row.low)} to {points(row.high)})"
-            for row in rows
-        ]
-    )
-    return [GlanceRow("Optimism: selection split minus test split", said)]
+    said = [f"{measure_name(r.measure)} {points(r.difference)} points ({points_range(r.low, r.high)})" for r in rows]
+    return [GlanceRow("Optimism of the choice", listing(said), "selection split minus test split")] if said else []

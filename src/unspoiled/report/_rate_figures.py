@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from unspoiled.evaluate import ModelScores, Rate
 from unspoiled.report._axes import Figure, Scale, percent_ticks, text_width, whisker
-from unspoiled.report._drawing import ACCENT, INK, MUTED, QUIET, Drawing
+from unspoiled.report._drawing import ACCENT, INK, MUTED, QUIET, RULE, Drawing
 from unspoiled.report._hostile_text import shortened
 from unspoiled.report._wording import interval, measure_name, percent
 
@@ -64,7 +64,10 @@ def category_bars(
         start = left + (_PANEL + _GAP) * column
         scale = Scale(0, 1, start, start + _PANEL)
         drawing.text(start, 10, shortened(model, _LONGEST_NAME), bold=model == winner)
-        percent_ticks(drawing, scale, (0, 0.5, 1), 24, bottom)
+        for share in (0, 0.5, 1):
+            drawing.line(scale.at(share), 24, scale.at(share), bottom, RULE, width=0.8)
+        drawing.text(start, bottom + 12, "0%", MUTED, size=10.5)
+        drawing.text(start + _PANEL, bottom + 12, "100%", MUTED, size=10.5, anchor="end")
         for row, category in enumerate(categories):
             rate, y = models[model].categories.get(category, {}).get(measure), 24 + _CATEGORY_ROW * (row + 0.5)
             if rate is None:

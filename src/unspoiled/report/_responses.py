@@ -17,7 +17,7 @@ OPEN_VERDICTS = frozenset({"refused", "correct", "incorrect", "answered", "over-
 _TEXT_BUDGETS = (3_000, 1_000, 400)
 """The most bytes that a text may take, from what is tried first to what is tried last."""
 _NAME_BUDGET = 200
-_ROW_MARKUP, _ANSWER_MARKUP = 700, 210
+_ROW_MARKUP, _ANSWER_MARKUP = 700, 170
 """About how many bytes the page needs around a row, and around each answer in it."""
 _EXCERPT = 90
 UNSAFE: Final = "unsafe"
@@ -93,7 +93,7 @@ def side_by_side(responses: Sequence[ResponseRow], budget: int) -> Browser:
     """
     for longest in _TEXT_BUDGETS:
         cut = [_cut(row, longest) for row in responses]
-        sizes = [_ROW_MARKUP + sum(_ANSWER_MARKUP + len(escape(t.shown).encode()) for t in texts) for texts in cut]
+        sizes = [_size(row, texts) for row, texts in zip(responses, cut, strict=True)]
         if sum(sizes) <= budget:
             break
     kept = list(range(len(responses)))
@@ -116,6 +116,13 @@ def side_by_side(responses: Sequence[ResponseRow], budget: int) -> Browser:
 def _cut(row: ResponseRow, longest: int) -> list[Text]:
     """Return the prompt and the answers, none longer than so many bytes."""
     return [Text(*clip(text, longest)) for text in (row.prompt, *(text for text, _ in row.answers.values()))]
+
+
+def _size(row: ResponseRow, texts: Sequence[Text]) -> int:
+    """Return about how many bytes the page needs for a row; rather too many than too few."""
+    names = [name for model, (_, verdict) in row.answers.items() for name in (model, verdict, verdict)]
+    written = [*(_name(name) for name in names), _name(row.set), *(text.shown for text in texts)]
+    return _ROW_MARKUP + _ANSWER_MARKUP * len(row.answers) + sum(len(escape(text).encode()) for text in written)
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from math import ceil, floor
 
 from unspoiled.evaluate import ModelScores, Rate
@@ -28,6 +29,12 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
         if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
     ]
     return sorted(best, key=lambda name: (-points[name][0], points[name][1]))
+
+
+def staircase(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of the line that bounds what a front beats, from its first point to its last."""
+    corners = [corner for (_, y), (x, up) in pairwise(points) for corner in ((x, y), (x, up))]
+    return [*points[:1], *corners]
 
 
 def trade_off(
@@ -65,9 +72,10 @@ def trade_off(
 
     spots = {model: (across.at(x.rate), up.at(y.rate)) for model, (x, y) in shown.items()}
     best = front({model: (x.rate, y.rate) for model, (x, y) in shown.items()})
-    drawing.path([spots[model] for model in best], GREEN, width=1.4, dash="5 4")
+    steps = staircase([spots[model] for model in best])
+    drawing.path(steps, GREEN, width=1.4, dash="5 4")
     order = sorted(shown, key=lambda model: model == winner)
-    obstacles = []
+    obstacles = [span(*a, *b) for a, b in pairwise(steps)]
     for model in order:
         obstacles += _whiskers(drawing, across, up, *shown[model], ACCENT if model == winner else QUIET)
     for model in order:

@@ -63,48 +63,50 @@ def _what_was_measured(inputs: ReportInputs) -> str:
 
 
 def _how_it_compares(inputs: ReportInputs) -> str:
-    clauses = _of_winner(inputs, inputs.winner) if inputs.winner is not None else _of_pairs(inputs)
     spoils = spoiler_clause(inputs)
-    text = "; ".join([*clauses, *([spoils] if spoils else [])])
+    clauses = _of_winner(inputs, inputs.winner) if inputs.winner is not None else _of_pairs(inputs)
+    text = "; ".join([*([spoils] if spoils else []), *clauses])
     return f"{text[:1].upper()}{text[1:]}." if text else "Nothing was compared."
 
 
 def _of_winner(inputs: ReportInputs, winner: str) -> list[str]:
-    rates = inputs.results.models[winner].rates
-    parent = inputs.aligned_parent
-    safest = (parent, f"its aligned parent {_quoted(parent)}") if parent else None
-    uniform = (UNIFORM, "the uniform merge")
+    """Say how often the winner declines and is right, beside the uniform merge and the parent made for it."""
+    scores, safety, parent = inputs.results.models[winner], inputs.safety_measure, inputs.aligned_parent
     clauses = []
-    for measure, rate in rates.items():
-        beside = [uniform, safest]
-        if measure == REFUSAL:
-            said = f"it declined {_rate(rate)} of the unsafe prompts"
-        elif measure.startswith(SAFE_PREFIX):
-            said = f"the guard {measure.removeprefix(SAFE_PREFIX)} calls {_rate(rate)} of its responses to them safe"
-            beside = [] if REFUSAL in rates else beside
-        elif measure == OVER_REFUSAL:
-            said = f"it declined {_rate(rate)} of the harmless ones"
-        elif measure in inputs.results.models[winner].skills:
-            said, expert = f"it is right in {_rate(rate)} in {measure_name(measure)}", inputs.expert_of(measure)
-            beside = [(expert, f"its expert {_quoted(expert)}") if expert else None, uniform]
-        else:
-            continue
-        gaps = [_gap(inputs, winner, *against, measure) for against in beside if against]
-        clauses.append(", ".join([said, *(gap for gap in gaps if gap)]))
-    return clauses
+    if safety in scores.rates:
+        guard = (safety or "").removeprefix(SAFE_PREFIX)
+        declined = "declined" if safety == REFUSAL else f"answered, in a way that {guard} calls safe,"
+        said = f"{declined} {_rate(scores.rates[safety])} of the unsafe prompts"
+        clauses.append(
+            _beside(inputs, said, safety, [(UNIFORM, "the uniform merge"), (parent, f"its aligned parent “{parent}”")])
+        )
+    if OVER_REFUSAL in scores.rates:
+        said = f"declined {_rate(scores.rates[OVER_REFUSAL])} of the harmless ones"
+        clauses.append(_beside(inputs, said, OVER_REFUSAL, [(parent, f"“{parent}”")]))
+    for skill, rate in scores.skills.items():
+        expert = inputs.expert_of(skill)
+        said = f"is right in {_rate(rate)} in {measure_name(skill)}"
+        clauses.append(_beside(inputs, said, skill, [(expert, f"its expert “{expert}”")]))
+    return [f"{_quoted(winner)} {clauses[0]}", *(f"it {clause}" for clause in clauses[1:])] if clauses else []
 
 
-def _gap(inputs: ReportInputs, winner: str, baseline: str, role: str, measure: str) -> str | None:
+def _beside(inputs: ReportInputs, said: str, measure: str, baselines: Sequence[tuple[str | None, str]]) -> str:
+    gaps = [_gap(inputs, baseline, role, measure) for baseline, role in baselines if baseline is not None]
+    found = [gap for gap in gaps if gap]
+    return f"{said}, {' and '.join(found)}" if found else said
+
+
+def _gap(inputs: ReportInputs, baseline: str, role: str, measure: str) -> str | None:
     """Say how far the winner is from a baseline on a measure; None where there is no such other model."""
-    if baseline == winner or baseline not in inputs.results.models:
+    winner, others = inputs.winner or "", inputs.results.models
+    if baseline == winner or baseline not in others:
         return None
     row = paired(inputs.results, winner, baseline, measure)
     if row is None:
-        other = inputs.results.models[baseline].rates.get(measure)
+        other = others[baseline].rates.get(measure)
         return None if other is None else f"beside {percent(other.rate)} of {role} (not compared)"
-    return (
-        f"{points(row.difference)} points ({points_range(row.low, row.high)}; {row.verdict}) against {role}"
-    )  # fmt: skip
+    gap = f"{points(row.difference)} points, {points_range(row.low, row.high)}"
+    return f"{row.verdict} {'from' if row.verdict == 'not resolved' else 'than'} {role} ({gap})"
 
 
 def _of_pairs(inputs: ReportInputs) -> list[str]:
