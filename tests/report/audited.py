@@ -75,7 +75,7 @@ def audit_of_the_bunch(experts, results: Results, suffix="") -> Audit:
     """The experts in the order: the safest, one that is neither, the spoiler."""
     rng = random.Random(11)
     norms = {
-        name: [0.012 + 0.006 * i + 0.004 * rng.random() + (0.03 if (i, j) == (2, 21) else 0) for j in range(len(LAYERS))]
+        name: [0.012 + 0.006 * i + 0.004 * rng.random() + 0.03 * ((i, j) == (2, 21)) for j in range(len(LAYERS))]
         for i, name in enumerate(experts)
     }  # fmt: skip
     safety = [m for m in results.rates if not m.startswith("domain:")]

@@ -4,8 +4,8 @@ import dataclasses
 import random
 
 import pytest
-
 from audited import audit_of_the_bunch
+
 from unspoiled.evaluate import Comparison, Optimism, Outcome, Rate, Results, SplitCheck, compare, observed, scores
 from unspoiled.report import (
     CoefficientTable,
@@ -96,10 +96,14 @@ def results(by_model) -> Results:
         comparisons=[*compare(rates, pairs), loss],
         optimism=[
             Optimism(
-                measure="refusal", selection=selection, test=test, difference=selection.rate - test.rate, low=-0.02,
+                measure="refusal",
+                selection=selection,
+                test=test,
+                difference=selection.rate - test.rate,
+                low=-0.02,
                 high=0.11,
             )
-        ],  # fmt: skip
+        ],
         splits=SplitCheck(search=420, selection=180, test=863),
         provenance={
             "guard": "refusal rules 1 and small",

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import pytest
+from unspoiled.report._figure_style import PALETTE
 
 from unspoiled.report import (
     CoefficientTable,
@@ -13,7 +14,6 @@ from unspoiled.report import (
     render_report,
     write_report,
 )
-from unspoiled.report._figure_style import PALETTE
 from unspoiled.report._page import _resource
 from unspoiled.report._search_figures import _trial_ticks, search_progress
 from unspoiled.report._verdict import guard_note, verdict

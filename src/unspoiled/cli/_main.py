@@ -13,8 +13,9 @@ import click
 
 from unspoiled import __version__
 from unspoiled.cli._guards import guards
+from unspoiled.cli._reports import compare, report
 from unspoiled.cli._size import size
-from unspoiled.cli._stages import QUIET, check, evaluate, generate, report, run, search, shown
+from unspoiled.cli._stages import QUIET, check, evaluate, generate, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, report, guards):
+for _command in (run, check, generate, search, evaluate, report, compare, guards):
     cli.add_command(_command)
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _WIDEST_TABLE = 1000  # columns
 
 QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
-_CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-_SET = click.option(
+CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+SET = click.option(
     "--set",
     "overrides",
     multiple=True,
@@ -32,8 +32,8 @@ _RAY = click.option("--ray-address", metavar="ADDRESS", help="The Ray cluster to
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @_FRESH
 @_WORKERS
 @_RAY
@@ -51,7 +51,7 @@ def run(
     What an earlier run of the same config has done is kept.
     """
     runtime = _runtime(workers, ray_address)
-    outcome = _run(config, overrides, "report", fresh, quiet, runtime=runtime)
+    outcome = run_until(config, overrides, "report", fresh, quiet, runtime=runtime)
     _print_searches(outcome, quiet)
     _print_results(outcome)
     click.echo(f"Merged checkpoint: {shown(outcome.directory / 'merged')}")
@@ -60,8 +60,8 @@ def run(
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @click.option("--config-only", is_flag=True, help="Open no model and no data, and use no network.")
 def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
     """Check a config, its models and its data, and say what a run would need."""
@@ -82,23 +82,23 @@ def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @_FRESH
 @QUIET
 def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Generate D_safety, D_expert and D_benign, and print where they are."""
     from unspoiled.report import yields_table
 
-    outcome = _run(config, overrides, "generate", fresh, quiet)
+    outcome = run_until(config, overrides, "generate", fresh, quiet)
     if not quiet:
         _print(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @_FRESH
 @click.option(
     "--continue",
@@ -129,31 +129,20 @@ def search(
     runtime = _runtime(workers, ray_address)
     if study is not None:
         runtime["storage" if "://" in study else "study"] = study
-    outcome = _run(config, overrides, "search", fresh, quiet, runtime=runtime, more=more or 0)
+    outcome = run_until(config, overrides, "search", fresh, quiet, runtime=runtime, more=more or 0)
     _print_searches(outcome, quiet)
     click.echo(f"# best on the selection split: {outcome.winner}")
     click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @_FRESH
 @QUIET
 def evaluate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Measure base, experts and merges on the test sets (does first what is missing)."""
-    _print_results(_run(config, overrides, "evaluate", fresh, quiet))
-
-
-@click.command()
-@_CONFIG
-@_SET
-@QUIET
-def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
-    """Write the HTML report, and print its path (does first what is missing)."""
-    outcome = _run(config, overrides, "report", False, quiet)
-    assert outcome.report is not None
-    click.echo(shown(outcome.report))
+    _print_results(run_until(config, overrides, "evaluate", fresh, quiet))
 
 
 def shown(path: Path) -> str:
@@ -169,7 +158,7 @@ def _runtime(workers: int | None, ray_address: str | None) -> dict[str, Any]:
     return {k: v for k, v in (("workers", workers), ("ray_address", ray_address)) if v is not None}
 
 
-def _run(
+def run_until(
     config: Path,
     overrides: tuple[str, ...],
     until: Stage,
@@ -179,6 +168,17 @@ def _run(
     runtime: dict[str, Any] | None = None,
     more: int = 0,
 ) -> RunOutcome:
+    """Do the stages of a run up to one, with progress on stderr.
+
+    Args:
+        config: The config's path.
+        overrides: Values in place of the config's, as KEY=VALUE.
+        until: The last stage.
+        fresh: Discard what the run directory holds.
+        quiet: Print no progress.
+        runtime: What flags say of the machine.
+        more: Trials or steps beyond the budget.
+    """
     from unspoiled.cli._console import ConsoleWatcher
     from unspoiled.config import read_run_config
     from unspoiled.pipeline import run as run_pipeline

@@ -42,9 +42,7 @@ def report(run: RunDirectory, inputs: ReportInputs, watcher: Watcher) -> Path:
     return path
 
 
-def report_inputs(
-    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str
-) -> ReportInputs:
+def report_inputs(bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str) -> ReportInputs:
     """Return what the run found, in the report's own terms."""
     experts = bunch.config.bunch.experts
     outcomes = {name: read_outcomes(run.path / "evaluation" / f"{name}.jsonl") for name in results.models}

@@ -1,6 +1,7 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
 from unspoiled.report._card import render_card
+from unspoiled.report._compared_runs import ComparedRun, render_runs
 from unspoiled.report._figures import write_figures
 from unspoiled.report._inputs import (
     NOT_TESTED,
@@ -19,6 +20,7 @@ from unspoiled.report._terminal import results_table, search_table, yields_table
 __all__ = [
     "NOT_TESTED",
     "CoefficientTable",
+    "ComparedRun",
     "FinalistRow",
     "ReportInputs",
     "ResponseRow",
@@ -27,6 +29,7 @@ __all__ = [
     "render_card",
     "render_markdown",
     "render_report",
+    "render_runs",
     "results_table",
     "search_table",
     "side_by_side_rows",

@@ -9,6 +9,7 @@ from unspoiled.audit import Change, MergeAudit
 from unspoiled.report._axes import Figure, Scale, number_ticks, text_width, ticks, whisker
 from unspoiled.report._drawing import ACCENT, INK, MUTED, QUIET, RULE, WARM, Drawing
 from unspoiled.report._hostile_text import shortened
+from unspoiled.report._label_placement import Align
 from unspoiled.report._wording import number, term_name
 
 _LONGEST_NAME = 16
@@ -53,14 +54,12 @@ def layer_map(
     for column, layer in enumerate(short):
         x, numbered = left + cell * (column + 0.5), layer.isdecimal()
         if not numbered or int(layer) % (every if every == 1 else 5 * ceil(every / 5)) == 0:
-            anchor = "middle" if numbered else "end" if column == 0 else "start"
+            anchor: Align = "middle" if numbered else "end" if column == 0 else "start"
             at = x if numbered else left + cell - 1 if column == 0 else left + cell * column
             drawing.text(at, bottom + 10, shortened(layer, 10), MUTED, size=10.5, anchor=anchor)
     drawing.text(left + cell * len(layers) / 2, bottom + 27, "layer", MUTED, size=11, anchor="middle")
     _legend(drawing, left, bottom + 48, limit, unit, signed)
-    peak = {
-        expert: max(zip(own, layers, strict=True), key=lambda pair: abs(pair[0])) for expert, own in values.items()
-    }
+    peak = {expert: max(zip(own, layers, strict=True), key=lambda pair: abs(pair[0])) for expert, own in values.items()}
     said = "; ".join(f"{expert} most in {layer} ({number(value, 3)})" for expert, (value, layer) in peak.items())
     return Figure(name, title, drawing.svg(title, f"{len(layers)} layers by {len(values)} experts: {said}.", name))
 

@@ -90,10 +90,10 @@ class Drawing:
             turned: Whether it is turned by a right angle.
         """
         self._add(
-            "text", x=x, y=y + 0.35 * size if not turned else y, fill=colour, font_size=size,
+            "text", escape(" ".join(visible(text).split())),
+            x=x, y=y + 0.35 * size if not turned else y, fill=colour, font_size=size,
             text_anchor="" if anchor == "start" else anchor, font_weight="bold" if bold else "",
             transform=f"rotate(-90 {_short(x)} {_short(y)})" if turned else "",
-            inside=escape(" ".join(visible(text).split())),
         )  # fmt: skip
 
     def svg(self, title: str, description: str, figure_id: str) -> str:
@@ -112,7 +112,7 @@ class Drawing:
             f'<desc id="{figure_id}-desc">{escape(visible(description))}</desc>{"".join(self._parts)}</svg>'
         )
 
-    def _add(self, tag: str, *, inside: str = "", **attributes: str | float) -> None:
+    def _add(self, tag: str, inside: str = "", /, **attributes: str | float) -> None:
         named = [f'{name.replace("_", "-")}="{_short(v)}"' for name, v in attributes.items() if v != ""]
         end = f">{inside}</{tag}>" if inside else "/>"
         self._parts.append(f"<{tag} {' '.join(named)}{end}")

@@ -9,7 +9,17 @@ from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison
 from unspoiled.report._inputs import UNIFORM, ReportInputs
 from unspoiled.report._paired import paired
 from unspoiled.report._spoiler import audited, spoiler_clause
-from unspoiled.report._wording import change, change_range, interval, listing, measure_name, percent, points, points_range
+from unspoiled.report._wording import (
+    change,
+    change_range,
+    interval,
+    listing,
+    measure_name,
+    percent,
+    points,
+    points_range,
+)
+
 
 class Gap(NamedTuple):
     """How far the winner is from one other model."""

@@ -78,7 +78,8 @@ def _cell(scores: ModelScores, measure: str) -> str:
 
 
 def _size(models: Sequence[ModelScores], measure: str) -> str:
-    return next(count(of.rates.get(measure) or of.means[measure]) for of in models if measure in {**of.rates, **of.means})
+    values = (of.rates.get(measure) or of.means.get(measure) for of in models)
+    return next(count(value) for value in values if value is not None)
 
 
 def _audits(inputs: ReportInputs) -> list[str]:

@@ -9,9 +9,10 @@ from unspoiled.report._hostile_text import visible
 
 def plain(text: str) -> str:
     """Return text that Markdown shows as it is, on one line: every character with a meaning is escaped."""
+    line = " ".join(visible(text).split())
     shown = []
-    for char in " ".join(visible(text).split()):
-        if char in "<>&@:$":
+    for char, after in zip(line, f"{line[1:]} "):
+        if char in "<>&@$" or (char == ":" and after != " "):  # a colon before a letter may begin an address or emoji
             shown.append(f"&#{ord(char)};")
         else:
             shown.append(f"\\{char}" if char in "\\`*_{}[]()#+!|~" else char)
