@@ -17,8 +17,8 @@ OPEN_VERDICTS = frozenset({"refused", "correct", "incorrect", "answered", "over-
 _TEXT_BUDGETS = (3_000, 1_000, 400)
 """The most bytes that a text may take, from what is tried first to what is tried last."""
 _NAME_BUDGET = 200
-_ROW_MARKUP, _ANSWER_MARKUP = 700, 170
-"""About how many bytes the page needs around a row, and around each answer in it."""
+_ROW_MARKUP, _ANSWER_MARKUP, _CUT_MARKUP = 700, 205, 70
+"""About how many bytes the page needs around a row, around each answer in it, and to say that a text is cut."""
 _EXCERPT = 90
 UNSAFE: Final = "unsafe"
 """The set whose prompts stay closed, as its answers do."""
@@ -122,7 +122,8 @@ def _size(row: ResponseRow, texts: Sequence[Text]) -> int:
     """Return about how many bytes the page needs for a row; rather too many than too few."""
     names = [name for model, (_, verdict) in row.answers.items() for name in (model, verdict, verdict)]
     written = [*(_name(name) for name in names), _name(row.set), *(text.shown for text in texts)]
-    return _ROW_MARKUP + _ANSWER_MARKUP * len(row.answers) + sum(len(escape(text).encode()) for text in written)
+    markup = _ROW_MARKUP + _ANSWER_MARKUP * len(row.answers) + _CUT_MARKUP * sum(text.omitted > 0 for text in texts)
+    return markup + sum(len(escape(text).encode()) for text in written)
 
 
 def _row(

@@ -105,7 +105,7 @@ def overlay(runs: Mapping[str, RunPoints], skill: str, safety: str, name: str) -
             if model == runs[run].winner:
                 obstacles += _whiskers(drawing, across, up, x, y, colour)
                 named.append((run, spot, colour))
-            elif model == UNIFORM or model in runs[run].parents:
+            elif runs[run].winner is None or model == UNIFORM or model in runs[run].parents:
                 shape, size, _, filled = _look(model, None, runs[run].parents)
                 drawing.mark(shape, *spot, size, colour, filled=filled, opacity=0.75)
     for _, spot, colour in named:
