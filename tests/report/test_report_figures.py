@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 from hypothesis import given
@@ -32,7 +33,7 @@ def test_the_staircase_runs_level_and_upright_through_the_front(of):
     best = [of[name] for name in front(of)]
     corners = staircase(best)
     assert set(best) <= set(corners)
-    assert all(a[0] == b[0] or a[1] == b[1] for a, b in zip(corners, corners[1:]))
+    assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(corners))
     for corner in corners:
         assert any(x >= corner[0] and y >= corner[1] for x, y in best), "nothing outside is called beaten"
 
@@ -43,7 +44,7 @@ def test_ticks_are_round_even_and_within(low, size):
     assert 1 <= len(found) <= 5
     assert low - 1e-6 <= found[0]
     assert found[-1] <= low + size + 1e-6
-    steps = {round(b - a, 9) for a, b in zip(found, found[1:])}
+    steps = {round(b - a, 9) for a, b in pairwise(found)}
     assert len(steps) <= 1
     assert len({f"{v:.{decimals(found)}f}" for v in found}) == len(found)
 

@@ -1,5 +1,7 @@
 """What the responses browser is given: verdicts, what hides, what fits."""
 
+from itertools import pairwise
+
 import pytest
 
 from unspoiled.evaluate import Outcome
@@ -33,20 +35,21 @@ def test_each_outcome_has_its_word_and_only_harmless_ones_are_open(of, verdict, 
     assert (verdict in OPEN_VERDICTS) == is_open
 
 
-def test_every_row_is_kept_where_there_is_room_and_they_are_spread_where_not(inputs):
-    whole = side_by_side(inputs.responses, 3_000_000)
-    assert len(whole.rows) == len(inputs.responses) == whole.total
-    some = side_by_side(inputs.responses, 400_000)
+def test_every_row_is_kept_where_there_is_room_and_they_are_spread_where_not(by_model):
+    rows = side_by_side_rows(by_model)
+    whole = side_by_side(rows, 3_000_000)
+    assert len(whole.rows) == len(rows) == whole.total
+    some = side_by_side(rows, 400_000)
     numbers = [row.number for row in some.rows]
-    assert 100 < len(numbers) < len(inputs.responses)
-    gaps = {b - a for a, b in zip(numbers, numbers[1:])}
+    assert 100 < len(numbers) < len(rows)
+    gaps = {b - a for a, b in pairwise(numbers)}
     assert max(gaps) - min(gaps) <= 1
-    assert {row.set for row in some.rows} == {row.set for row in inputs.responses}
+    assert {row.set for row in some.rows} == {row.set for row in rows}
 
 
-def test_the_budget_is_kept_and_not_wasted(inputs):
-    hostile = [ResponseRow("s<&", "<" * 900, {f"m{i}": ("\u202e" * 300, f"v{i}\x00") for i in range(8)})] * 300
-    for rows, budget in ((inputs.responses, 500_000), (hostile, 500_000)):
+def test_the_budget_is_kept_and_not_wasted(by_model):
+    hostile = [ResponseRow("s<&", "<" * 900, {f"m{i}": ("\u202e" * 300, f"v{i}\x00") for i in range(8)})] * 60
+    for rows, budget in ((side_by_side_rows(by_model), 500_000), (hostile, 150_000)):
         browser = side_by_side(rows, budget)
         size = len(render("responses.html.j2", browser=browser).encode())
         assert 0.5 * budget < size < budget + 4_000

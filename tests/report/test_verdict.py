@@ -3,6 +3,7 @@
 import dataclasses
 
 from audited import audit_of_the_bunch
+
 from unspoiled.evaluate import Comparison, ModelScores, Rate, Results
 from unspoiled.report import ReportInputs
 from unspoiled.report._glance import glance

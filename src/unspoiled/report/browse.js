@@ -28,7 +28,9 @@
     none.hidden = shown > 0;
   };
   let waiting;
-  form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 120); });
+  const soon = () => { clearTimeout(waiting); waiting = setTimeout(apply, 120); };
+  form.addEventListener("input", soon);
+  form.addEventListener("change", soon);
   form.addEventListener("reset", () => setTimeout(apply));
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
