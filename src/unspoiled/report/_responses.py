@@ -143,7 +143,7 @@ def _row(
     return Row(
         number=number,
         set=_name(row.set),
-        label=shortened(row.category or ("" if row.set == UNSAFE else row.prompt), _EXCERPT),
+        label=shortened((row.category or ("" if row.set == UNSAFE else row.prompt))[: 4 * _EXCERPT], _EXCERPT),
         prompt=texts[0],
         answers=answers,
         tally=[(_name(verdict), count) for verdict, count in Counter(own.values()).most_common()],
