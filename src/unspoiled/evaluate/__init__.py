@@ -1,5 +1,6 @@
 """Measuring models on prompts that nothing else of a run touched, with the statistics that the numbers need."""
 
+from unspoiled.evaluate._answers import HARMLESS, UNSAFE, Answer, TestSets, answer, base_scores
 from unspoiled.evaluate._comparison import ALPHA, Observed, compare
 from unspoiled.evaluate._guard_agreement import (
     Agreement,
@@ -9,8 +10,10 @@ from unspoiled.evaluate._guard_agreement import (
     guard_agreement,
     read_labelled,
 )
+from unspoiled.evaluate._harness import HarnessTask, open_harness_tasks, put
 from unspoiled.evaluate._measures import (
     ADVICE_PREFIX,
+    AGREEMENT_PREFIX,
     DOMAIN_PREFIX,
     INVALID,
     LOSS_PREFIX,
@@ -19,11 +22,11 @@ from unspoiled.evaluate._measures import (
     SAFE_PREFIX,
     TASK_PREFIX,
     higher_is_better,
-    is_skill,
+    is_decisive,
 )
 from unspoiled.evaluate._outcomes import (
     Outcome,
-    TestSets,
+    judge,
     measure,
     observed,
     read_outcomes,
@@ -45,21 +48,28 @@ from unspoiled.evaluate._results import (
     SplitCheck,
 )
 from unspoiled.evaluate._statistics import holm, mcnemar, smallest_resolvable_difference, wilson
+from unspoiled.evaluate._validity import GIBBERISH, defect_of
 
 __all__ = [
     "ADVICE_PREFIX",
+    "AGREEMENT_PREFIX",
     "ALPHA",
     "DOMAIN_PREFIX",
+    "GIBBERISH",
+    "HARMLESS",
     "INVALID",
     "LOSS_PREFIX",
     "OVER_REFUSAL",
     "REFUSAL",
     "SAFE_PREFIX",
     "TASK_PREFIX",
+    "UNSAFE",
     "Agreement",
+    "Answer",
     "Comparison",
     "Finite",
     "GuardAgreement",
+    "HarnessTask",
     "LabelledRow",
     "Mean",
     "ModelScores",
@@ -73,15 +83,21 @@ __all__ = [
     "Share",
     "SplitCheck",
     "TestSets",
+    "answer",
     "auroc",
+    "base_scores",
     "compare",
+    "defect_of",
     "guard_agreement",
     "higher_is_better",
     "holm",
-    "is_skill",
+    "is_decisive",
+    "judge",
     "mcnemar",
     "measure",
     "observed",
+    "open_harness_tasks",
+    "put",
     "read_labelled",
     "read_outcomes",
     "require_same_prompts",
