@@ -121,9 +121,8 @@ def _named_models(models: tuple[str, ...]) -> dict[str, str]:
         name, equals, model = text.partition("=")
         if not equals or Path(text).exists() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             model = text
-            name = (
-                re.sub(r"[^A-Za-z0-9_.-]", "-", text.rstrip("/").split("+")[-1].split("/")[-1]).lstrip("-._") or "model"
-            )
+            last = re.split(r"[+/]", text.rstrip("/"))[-1]
+            name = re.sub(r"[^A-Za-z0-9_.-]", "-", last).lstrip("-._") or "model"
         if name in named:
             raise ConfigError(f"two models are called {name!r}: name one of them as NAME={model}.")
         named[name] = model

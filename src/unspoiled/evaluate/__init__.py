@@ -1,6 +1,7 @@
 """Measuring models on prompts that nothing else of a run touched, with the statistics that the numbers need."""
 
 from unspoiled.evaluate._answers import HARMLESS, UNSAFE, Answer, TestSets, answer, base_scores
+from unspoiled.evaluate._bootstrap import Bootstrap, bootstrap
 from unspoiled.evaluate._comparison import ALPHA, Observed, compare
 from unspoiled.evaluate._guard_agreement import (
     Agreement,
@@ -24,6 +25,7 @@ from unspoiled.evaluate._measures import (
     higher_is_better,
     is_decisive,
 )
+from unspoiled.evaluate._optimism import optimism
 from unspoiled.evaluate._outcomes import (
     Outcome,
     judge,
@@ -47,7 +49,14 @@ from unspoiled.evaluate._results import (
     Share,
     SplitCheck,
 )
-from unspoiled.evaluate._statistics import holm, mcnemar, smallest_resolvable_difference, wilson
+from unspoiled.evaluate._statistics import (
+    difference_interval,
+    holm,
+    mcnemar,
+    paired_interval,
+    smallest_resolvable_difference,
+    wilson,
+)
 from unspoiled.evaluate._validity import GIBBERISH, defect_of
 
 __all__ = [
@@ -66,6 +75,7 @@ __all__ = [
     "UNSAFE",
     "Agreement",
     "Answer",
+    "Bootstrap",
     "Comparison",
     "Finite",
     "GuardAgreement",
@@ -86,8 +96,10 @@ __all__ = [
     "answer",
     "auroc",
     "base_scores",
+    "bootstrap",
     "compare",
     "defect_of",
+    "difference_interval",
     "guard_agreement",
     "higher_is_better",
     "holm",
@@ -97,6 +109,8 @@ __all__ = [
     "measure",
     "observed",
     "open_harness_tasks",
+    "optimism",
+    "paired_interval",
     "put",
     "read_labelled",
     "read_outcomes",
