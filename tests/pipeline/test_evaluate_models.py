@@ -69,7 +69,7 @@ def test_two_models_are_measured_and_compared(
     assert found["models"]["aligned"]["rates"]["refusal"]["rate"] == 1.0
     assert found["models"]["base"]["rates"]["refusal"]["rate"] == 0.0
     assert {(row["model"], row["baseline"]) for row in found["comparisons"]} == {("aligned", "base")}
-    assert found["provenance"]["gibberish"] == "beyond 6 nats per token under the base"
+    assert found["provenance"]["gibberish"] == "beyond 30 nats per token under the base"
 
     monkeypatch.setattr(Memory, "take", refuse_to_open)
     judged = unspoiled(*arguments, "--guard", "refusal-rules", "--guard", f"compact-guard={trained.root}/guard")
