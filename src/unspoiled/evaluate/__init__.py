@@ -1,5 +1,6 @@
 """Measuring models on prompts that nothing else of a run touched, with the statistics that the numbers need."""
 
+from unspoiled.evaluate._bootstrap import Bootstrap, bootstrap
 from unspoiled.evaluate._comparison import ALPHA, Observed, compare
 from unspoiled.evaluate._guard_agreement import (
     Agreement,
@@ -21,6 +22,7 @@ from unspoiled.evaluate._measures import (
     higher_is_better,
     is_skill,
 )
+from unspoiled.evaluate._optimism import optimism
 from unspoiled.evaluate._outcomes import (
     Outcome,
     TestSets,
@@ -44,7 +46,14 @@ from unspoiled.evaluate._results import (
     Share,
     SplitCheck,
 )
-from unspoiled.evaluate._statistics import holm, mcnemar, smallest_resolvable_difference, wilson
+from unspoiled.evaluate._statistics import (
+    difference_interval,
+    holm,
+    mcnemar,
+    paired_interval,
+    smallest_resolvable_difference,
+    wilson,
+)
 
 __all__ = [
     "ADVICE_PREFIX",
@@ -57,6 +66,7 @@ __all__ = [
     "SAFE_PREFIX",
     "TASK_PREFIX",
     "Agreement",
+    "Bootstrap",
     "Comparison",
     "Finite",
     "GuardAgreement",
@@ -74,7 +84,9 @@ __all__ = [
     "SplitCheck",
     "TestSets",
     "auroc",
+    "bootstrap",
     "compare",
+    "difference_interval",
     "guard_agreement",
     "higher_is_better",
     "holm",
@@ -82,6 +94,8 @@ __all__ = [
     "mcnemar",
     "measure",
     "observed",
+    "optimism",
+    "paired_interval",
     "read_labelled",
     "read_outcomes",
     "require_same_prompts",

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from unspoiled.evaluate._bootstrap import bootstrap
+from unspoiled.evaluate._clustered import effective_size
 from unspoiled.evaluate._measures import DOMAIN_PREFIX, TASK_PREFIX, higher_is_better
-from unspoiled.evaluate._statistics import wilson
+from unspoiled.evaluate._statistics import score_interval
 
 Verdict = Literal["better", "worse", "not resolved"]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -48,19 +49,26 @@ class Rate(Record):
     def of(cls, outcomes: Sequence[bool], families: Sequence[str] | None = None) -> Self:
         """Return the rate of true outcomes, one outcome per response, with its Wilson interval.
 
+        Where a family has several responses, the interval is that of as many independent responses as they are worth
+        (`effective_size`): never narrower than if all were independent.
+
         Args:
             outcomes: At least one.
             families: The family of each response's prompt. Default: all are independent.
 
         Raises:
-            ValueError: when there is no outcome; a rate of nothing is not 0.
+            ValueError: There is no outcome (a rate of nothing is not 0), or not one family for each.
         """
         n = len(outcomes)
         if n == 0:
             raise ValueError("no outcomes to take a rate of; check that the test set has prompts")
+        if families is not None and len(families) != n:
+            raise ValueError(f"{n} outcomes and {len(families)} families: give one for each.")
         successes = sum(bool(outcome) for outcome in outcomes)
-        low, high = wilson(successes, n)
-        return cls(rate=successes / n, low=low, high=high, n=n, families=n if families is None else len(set(families)))
+        count = n if families is None else len(set(families))
+        size = n if families is None or count == n else effective_size(outcomes, families)
+        low, high = score_interval(successes / n, size)
+        return cls(rate=successes / n, low=low, high=high, n=n, families=count)
 
 
 class Mean(Record):
@@ -72,20 +80,29 @@ class Mean(Record):
     n: Positive
     families: Positive
 
+    @model_validator(mode="after")
+    def _interval_holds_the_mean(self) -> Self:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"the interval {self.low!r} to {self.high!r} does not hold the mean {self.mean!r}")
+        return self
+
     @classmethod
     def of(cls, values: Sequence[float], families: Sequence[str] | None = None) -> Self:
         """Return the mean of finite values with its 95% bootstrap interval over families.
 
+        Equal values give a point, since resampling sees no other; one family gives an interval of 39 times the mean on
+        both sides, which is what one draw can say (`Bootstrap.interval`).
+
+        Args:
+            values: One per response, at least one.
+            families: The family of each response's prompt. Default: all are independent.
+
         Raises:
-            ValueError: There is no value, or one isn't finite.
+            ValueError: There is no value, one isn't finite, or there is not one family for each.
         """
-        if not values or not all(map(math.isfinite, values)):
-            raise ValueError(f"a mean needs finite values, at least one, got {list(values)[:3]}")
-        mean = math.fsum(values) / len(values)
-        return cls(
-            mean=mean, low=mean, high=mean, n=len(values),
-            families=len(values) if families is None else len(set(families)),
-        )  # fmt: skip
+        found = bootstrap(values, families)
+        low, high = found.interval()
+        return cls(mean=found.mean, low=low, high=high, n=len(values), families=found.families)
 
 
 class ModelScores(Record):
@@ -124,7 +141,8 @@ class Comparison(Record):
     baseline: str
     measure: str
     test: Literal["McNemar", "sign flip", "bootstrap"]
-    """Exact McNemar for rates; its form for families of prompts, where there are such; paired bootstrap for means."""
+    """Exact McNemar for rates; the exact sign-flip test of families' sums where a family has several responses; paired
+    bootstrap over families for means."""
     difference: Finite
     """The model's rate or mean minus the baseline's, whichever direction is good."""
     low: Finite
@@ -140,7 +158,8 @@ class Comparison(Record):
     """Whether the model is better, in the direction that is good for the measure, at 5% over the family."""
     resolvable: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None
     """The smallest gap that would have been resolved here: with as many prompts, as many disagreements and
-    the other comparisons as they are. None when no gap could be resolved with so few prompts."""
+    the other comparisons as they are. None when no gap could be resolved with so few prompts, or when two means are of
+    identical values, which say nothing about how much values vary."""
 
 
 class Optimism(Record):
