@@ -63,7 +63,8 @@ def test_who_is_left_keeps_weights_and_settings() -> None:
 )
 def test_methods_of_two_models_leave_one_alone(method: str, members: set[str], expected: tuple[str, list[str]]) -> None:
     base = "base_model: base\n" if method == "model_stock" else ""
-    text = f"merge_method: {method}\n{base}models: [{{model: a}}, {{model: b}}, {{model: c}}]\n"
+    weight = "parameters: {weight: 1.0}\n" if method == "linear" else ""
+    text = f"merge_method: {method}\n{base}models: [{{model: a}}, {{model: b}}, {{model: c}}]\n{weight}"
     found = coalition(recipe(text), members, base="base")
     assert (found.merge_method, [entry.model for entry in found.models]) == expected
 
@@ -74,6 +75,12 @@ def test_a_walk_from_one_expert_to_another_has_both_its_ends_as_experts() -> Non
     assert coalition(walk, {"a"}, base="base") == alone(walk, "a")
     assert coalition(walk, {"b"}, base="base") == alone(walk, "b")
     assert coalition(walk, set(), base="base") == alone(walk, "base")
+
+
+def test_experts_without_a_weight_anywhere_are_nobody() -> None:
+    zero = recipe(RECIPE.replace("0.2", "0.0").replace("[0.1, 0.9]", "[0.0, 0.0]"))
+    assert coalition(zero, {"a", "b"}, base="base") == alone(zero, "base")
+    assert [entry.model for entry in coalition(zero, {"a", "c"}, base="base").models] == ["a", "c"]
 
 
 def test_what_a_method_cannot_merge_is_said() -> None:

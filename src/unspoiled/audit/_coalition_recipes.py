@@ -20,9 +20,9 @@ def alone(recipe: Recipe, model: str) -> Recipe:
 def coalition(recipe: Recipe, members: Collection[str], *, base: str) -> Recipe:
     """Return the merge of some of a recipe's experts: the others are left out, and nothing else is changed.
 
-    Where nobody is left it is the base. Where one is left and the method merges at least two, or walks from one expert
-    to another (`slerp`), it is that expert alone. A method that divides by the sum of its weights divides by that of
-    those who are left, as it would have without the others.
+    Where nobody is left, or nobody with a weight, it is the base. Where one is left and the method merges at least two,
+    or walks from one expert to another (`slerp`), it is that expert alone. A method that divides by the sum of its
+    weights divides by that of those who are left, as it would have without the others.
 
     Args:
         recipe: The whole merge, of whole models.
@@ -37,7 +37,7 @@ def coalition(recipe: Recipe, members: Collection[str], *, base: str) -> Recipe:
     left = [model for model in players if model in members]
     if len(left) == len(players):
         return recipe
-    if not left:
+    if not left or (has_weights(recipe) and not any(_weighs(recipe, model) for model in left)):
         return alone(recipe, base)
     entries = tuple(entry for entry in recipe.models if entry.model == base or entry.model in left)
     operands = [entry for entry in entries if entry.model != recipe.base_model]
@@ -80,26 +80,40 @@ def weighted(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
     _require_whole_models(recipe)
     if not has_weights(recipe):
         raise ConfigError(f"{recipe.merge_method!r} has no weights to change.")
-    default = next(one.default for one in get_method(recipe.merge_method).parameters if one.name == WEIGHT)
-    shared = [recipe.parameters[WEIGHT]] if WEIGHT in recipe.parameters else []
-    shared += [float(default)] if default is not None else []
     entries = tuple(
-        entry
-        if entry.model not in factors
-        else entry.model_copy(update={"parameters": _multiplied(entry, shared, factors[entry.model])})
+        entry.model_copy(update={"parameters": _multiplied(recipe, entry, factors[entry.model])})
+        if entry.model in factors
+        else entry
         for entry in recipe.models
     )
     return recipe.model_copy(update={"models": entries})
 
 
-def _multiplied(entry: ModelEntry, shared: list[ParameterValue], factor: float) -> dict[str, ParameterValue]:
-    """Return an entry's parameters with its weight, resolved through the levels of the recipe, times a factor."""
-    own = [entry.parameters[WEIGHT]] if WEIGHT in entry.parameters else []
+def _weighs(recipe: Recipe, model: str) -> bool:
+    """Say whether a model has a weight other than zero anywhere; one that a merge starts from has."""
+    entry = next((entry for entry in recipe.models if entry.model == model), None)
+    if entry is None:
+        return True
+    values = [rule.value for rule in _weight_rules(recipe, entry)]
+    return not values or any(any(value) if isinstance(value, tuple) else bool(value) for value in values)
+
+
+def _weight_rules(recipe: Recipe, entry: ModelEntry) -> list[FilteredValue]:
+    """Return an entry's weight as filters in order: its own, the recipe's, the method's default."""
+    levels = [given.parameters[WEIGHT] for given in (entry, recipe) if WEIGHT in given.parameters]
+    default = next(one.default for one in get_method(recipe.merge_method).parameters if one.name == WEIGHT)
+    levels += [float(default)] if default is not None else []
     rules: list[FilteredValue] = []
-    for level in [*own, *shared]:
+    for level in levels:
         rules += _rules(level)
         if rules[-1].filter in (None, "*"):
             break  # it holds for every tensor
+    return rules
+
+
+def _multiplied(recipe: Recipe, entry: ModelEntry, factor: float) -> dict[str, ParameterValue]:
+    """Return an entry's parameters with its weight times a factor."""
+    rules = _weight_rules(recipe, entry)
     scaled = tuple(rule.model_copy(update={"value": _times(rule.value, factor)}) for rule in rules)
     if len(scaled) == 1 and scaled[0].filter is None:
         return {**entry.parameters, WEIGHT: scaled[0].value}

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from unspoiled.audit._layers import Layers
+from unspoiled.audit._layers import EMBEDDINGS, HEAD, Layers
 from unspoiled.audit._record import LayerOutlier, TaskVectors
 from unspoiled.checkpoints import ModelSource
 from unspoiled.config import ModelEntry, Recipe
@@ -64,7 +64,8 @@ def outliers(relative_norms: Mapping[str, Sequence[float]], labels: Sequence[str
     """Return the layers whose relative norm is out of line with the same expert's other layers.
 
     The score is z = (ln r − median) / max(1.4826 · MAD, 0.05) over the layers that the expert changes; an outlier has
-    |z| > 3.5. An expert that changes fewer than four layers has none.
+    |z| > 3.5. An expert that changes fewer than four layers has none. Embeddings and head are not judged: they have no
+    like.
 
     Args:
         relative_norms: By expert, ‖τ‖ / ‖θ_base‖ of each layer, at least 0.
@@ -72,7 +73,8 @@ def outliers(relative_norms: Mapping[str, Sequence[float]], labels: Sequence[str
     """
     found = []
     for expert, norms in relative_norms.items():
-        logs = {label: math.log(norm) for label, norm in zip(labels, norms, strict=True) if norm > 0.0}
+        judged = [(label, norm) for label, norm in zip(labels, norms, strict=True) if label not in (EMBEDDINGS, HEAD)]
+        logs = {label: math.log(norm) for label, norm in judged if norm > 0.0}
         if len(logs) < _LEAST_LAYERS:
             continue
         middle = median(logs.values())

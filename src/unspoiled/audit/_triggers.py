@@ -71,9 +71,7 @@ def read_trigger_suite(path: Path) -> list[TriggerPair]:
     for number, row in enumerate(raw, start=1):
         pair = _pair(row, f"{path}:{number}")
         if (earlier := lines.setdefault(pair.id, number)) != number:
-            raise DataError(
-                f"{path}:{number}: the id {pair.id!r} is line {earlier}'s too: give each row its own."
-            )
+            raise DataError(f"{path}:{number}: the id {pair.id!r} is line {earlier}'s too: give each row its own.")
         pairs.append(pair)
     return pairs
 
