@@ -150,7 +150,7 @@ def test_the_parts_of_a_model_of_several_stacks() -> None:
         "lm_head.weight",
         "model.norm.weight",
     ]
-    names += [f"model.layers.{i}.mlp.up_proj.weight" for i in (10, 2, 0))]
+    names += [f"model.layers.{i}.mlp.up_proj.weight" for i in (10, 2, 0)]
     layers = Layers(names)
     assert layers.labels == ["embeddings", "layer 0", "layer 2", "layer 10", "visual.blocks 0", "head"]
     assert layers.of("model.layers.10.mlp.up_proj.weight") == "layer 10"

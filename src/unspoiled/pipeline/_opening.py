@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from unspoiled.audit import read_trigger_suite
 from unspoiled.checkpoints import (
     Checkpoint,
     ModelRef,
@@ -50,6 +51,10 @@ def open_bunch(config: RunConfig) -> Bunch:
     sources = _open_models(config, attempts)
     examples = {name: attempts.make(lambda d=d: _read_examples(config, d)) for name, d in config.domains.items()}  # type: ignore[misc]
     tests = _read_tests(config, attempts)
+    suites = {
+        name: attempts.make(lambda path=path: read_trigger_suite(config.locate(path)))  # type: ignore[misc]
+        for name, path in config.audit.triggers.items()
+    }
     categories = attempts.make(lambda: taxonomy_of(config))
     templates = attempts.make(lambda: templates_of(config))
     guards = open_guards(config, attempts)
@@ -78,6 +83,7 @@ def open_bunch(config: RunConfig) -> Bunch:
         examples={name: found for name, found in examples.items() if found is not None},
         tests=tests,
         report=report,
+        triggers={name: suite for name, suite in suites.items() if suite is not None},
     )
 
 
