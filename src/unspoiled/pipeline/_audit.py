@@ -94,7 +94,8 @@ class _Auditing:
     def audit(self, results: Results) -> Audit:
         before = self._run.steps_made
         vectors = self._task_vectors()
-        recipes = {name: self._found.recipes[name] for name in dict.fromkeys([UNIFORM, self._found.winner])}
+        audited = dict.fromkeys([UNIFORM, self._found.winner])  # the uniform one may have no finite losses
+        recipes = {name: self._found.recipes[name] for name in audited if name in self._found.recipes}
         makers = [self._merge(name, recipe) for name, recipe in recipes.items()]
         outcomes = self._triggers(recipes)
         path = self._run.path / AUDIT_FILE

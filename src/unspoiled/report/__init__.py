@@ -1,5 +1,6 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
+from unspoiled.report._audit_terminal import audit_findings, audit_tables
 from unspoiled.report._card import render_card
 from unspoiled.report._inputs import (
     NOT_TESTED,
@@ -21,6 +22,8 @@ __all__ = [
     "ResponseRow",
     "SearchRow",
     "TrialPoint",
+    "audit_findings",
+    "audit_tables",
     "render_card",
     "render_report",
     "results_table",
