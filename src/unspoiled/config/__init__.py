@@ -10,6 +10,7 @@ from unspoiled.config._data import (
     ServedModel,
     TaskExamples,
 )
+from unspoiled.config._evaluation import EvaluationConfig
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
@@ -18,6 +19,7 @@ from unspoiled.config._run import (
     DomainConfig,
     EvaluateConfig,
     ExpertConfig,
+    MeasureConfig,
     MergeConfig,
     RunConfig,
     RuntimeConfig,
@@ -56,10 +58,12 @@ __all__ = [
     "DomainConfig",
     "Dtype",
     "EvaluateConfig",
+    "EvaluationConfig",
     "ExpertConfig",
     "FilteredValue",
     "GenerateConfig",
     "GuardConfig",
+    "MeasureConfig",
     "MergeConfig",
     "ModelEntry",
     "ModelToken",

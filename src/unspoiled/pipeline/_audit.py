@@ -37,6 +37,7 @@ from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import chosen_prompts
+from unspoiled.pipeline._memory import answers_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult
 
@@ -249,7 +250,7 @@ class _Auditing:
 
         def write() -> None:
             progress = counted(self._progress(f"{suite}: {name} answers"), 2 * len(pairs))
-            unparsed = bunch.config.generate.unparsed
+            unparsed = bunch.config.evaluate.unparsed
             tried = try_triggers(model, pairs, guard, max_new_tokens=limit, unparsed=unparsed, on_sample=progress)
             write_jsonl_atomic(path, [asdict(outcome) for outcome in tried])
 
@@ -271,8 +272,10 @@ class _Auditing:
         return self._generator(identity, lambda: self._bunch.live.take_recipe(recipe))
 
     def _generator(self, identity: object, become: Callable[[], Generator]) -> Generator:
-        log = self._folder / "responses.jsonl"
-        return KeptGenerator(log, model=hash_value(identity), open=become, note=self._watcher.note)
+        bunch, log = self._bunch, self._folder / "responses.jsonl"
+        weights = hash_value(identity)
+        known = answers_identity(weights, [bunch.template_directory], bunch.config.runtime, bunch.config.merge.dtype)
+        return KeptGenerator(log, model=known, open=become, note=self._watcher.note)
 
     def _step(self, name: str, inputs: object, outputs: Sequence[Path], make: Callable[[], None]) -> None:
         self._run.step(name, inputs, outputs, make)

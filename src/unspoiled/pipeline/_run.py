@@ -98,7 +98,7 @@ def run(
         write_merged(bunch, opened, found, watcher)
         if last < STAGES.index("evaluate"):
             return RunOutcome(directory, winner=found.winner, searches=searches)
-        results = evaluate(bunch, opened, found, watcher)
+        results = evaluate(bunch, opened, rows, found, watcher)
         if last < STAGES.index("audit"):
             return RunOutcome(directory, results, found.winner, searches=searches)
         audited = audit(bunch, opened, found, results, rows, watcher)

@@ -2,6 +2,7 @@
 
 from unspoiled.report._audit_terminal import audit_findings, audit_tables
 from unspoiled.report._card import render_card
+from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._inputs import (
     NOT_TESTED,
     CoefficientTable,
@@ -24,6 +25,8 @@ __all__ = [
     "TrialPoint",
     "audit_findings",
     "audit_tables",
+    "comparisons_table",
+    "optimism_table",
     "render_card",
     "render_report",
     "results_table",

@@ -1,4 +1,4 @@
-"""The tables and sentences that an audit prints: who spoils the merge, in which layers, and what leaving it out costs."""
+"""The tables and sentences that an audit prints: who spoils the merge, in which layers, at what cost it is left out."""
 
 from __future__ import annotations
 
