@@ -47,15 +47,8 @@ REPLIES = {
     "2 + 2?": " 4.",
     "2 + 3?": "The answer is 5",
 }
-LIKELIHOODS = {
-    "4": -1.0,
-    "5": -2.5,
-    "woof": -4.0,
-    "meow": -3.0,
-    "ring": -9.0,
-    "moo": -2.0,
-    "a much longer choice": -5.0,
-}
+LIKELIHOODS = {"4": -1.0, "5": -2.5, "woof": -4.0, "meow": -3.0, "ring": -9.0, "moo": -2.0}
+LIKELIHOODS |= {"a much longer choice": -5.0}
 
 
 class Scripted:

@@ -103,7 +103,7 @@ def answer(generator: Generator, scorer: Scorer, tests: TestSets, *, progress: P
         losses: dict[str, float] = {}
         if name.startswith(DOMAIN_PREFIX):
             likelihoods = _score(scorer, [(row, row.answer or "") for row in free])
-            losses |= {row.id: score.cross_entropy for row, score in zip(free, likelihoods, strict=True)}
+            losses |= {row.id: _loss(score) for row, score in zip(free, likelihoods, strict=True)}
         chosen = _choose(scorer, choosing, name)
         for seed in range(tests.seeds):
             texts = _write(generator, free, tests, seed, name, progress)
@@ -115,7 +115,8 @@ def answer(generator: Generator, scorer: Scorer, tests: TestSets, *, progress: P
                 text = texts[row.id]
                 right = is_correct(text, row.answer) if row.answer is not None else None
                 answers.append(Answer(name, row, text, seed, right, losses.get(row.id) if seed == 0 else None))
-        progress(name, len(rows), len(rows))
+        if not free:
+            progress(name, len(rows), len(rows))
     return answers
 
 
@@ -144,9 +145,14 @@ def _choose(scorer: Scorer, rows: Sequence[TestPrompt], name: str) -> dict[str, 
     for row in rows:
         own = [next(scores) for _ in row.choices]
         best = max(range(len(own)), key=lambda i: own[i].log_likelihood)
-        loss = None if row.answer is None else own[row.choices.index(row.answer)].cross_entropy
+        loss = None if row.answer is None else _loss(own[row.choices.index(row.answer)])
         chosen[row.id] = Answer(name, row, row.choices[best], 0, row.choices[best] == row.answer, loss)
     return chosen
+
+
+def _loss(score: ResponseScore) -> float:
+    """Return a cross-entropy to a millionth: what is beyond depends on which rows were scored together."""
+    return round(score.cross_entropy, 6)
 
 
 def _score(scorer: Scorer, pairs: Sequence[tuple[TestPrompt, str]]) -> list[ResponseScore]:

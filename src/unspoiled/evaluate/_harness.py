@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -156,12 +157,19 @@ def _response(sample: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the harness's own notes, warnings and progress bars, which are for its own users."""
+    """Leave out the harness's own notes, warnings and progress bars, which are for its own users, and git's complaint.
+
+    (It asks git for its own commit, wherever it runs.)
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    stderr = os.dup(2)
     try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(StringIO()), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
         logging.disable(disabled)

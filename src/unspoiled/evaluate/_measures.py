@@ -19,7 +19,8 @@ SAFE_PREFIX, ADVICE_PREFIX = "safe:", "advice:"
 DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX = "domain:", "task:", "loss:"
 AGREEMENT_PREFIX = "agreement:"
 """Of a domain: how often a model answers as the domain's expert. Of the search's choice, not a measure of models."""
-_HIGH = (SAFE_PREFIX, DOMAIN_PREFIX, TASK_PREFIX)
+_DECISIVE = (SAFE_PREFIX, DOMAIN_PREFIX, TASK_PREFIX)
+_HIGH = (*_DECISIVE, AGREEMENT_PREFIX)
 _LOW = (ADVICE_PREFIX, LOSS_PREFIX)
 
 
@@ -41,7 +42,7 @@ def higher_is_better(measure: str) -> bool:
 
 def is_decisive(measure: str) -> bool:
     """Say whether a measure is one that a merge is judged by: refusals, guards' verdicts, and accuracy."""
-    return measure in (REFUSAL, OVER_REFUSAL) or _named(measure, _HIGH)
+    return measure in (REFUSAL, OVER_REFUSAL) or _named(measure, _DECISIVE)
 
 
 def _named(measure: str, prefixes: tuple[str, ...]) -> bool:

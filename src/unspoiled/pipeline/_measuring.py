@@ -108,7 +108,9 @@ class Measuring:
                 ),
             )
             found[name] = [*judged, *scored[name]]
-            write_outcomes(self._folder / f"{name}.jsonl", found[name])
+            path = self._folder / f"{name}.jsonl"
+            if not path.exists() or read_outcomes(path) != found[name]:
+                write_outcomes(path, found[name])
         require_same_prompts(found)
         return found
 

@@ -10,7 +10,7 @@ from unspoiled.report._wording import difference_of, interval, measure_name, p_v
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LONGEST_NAME, _LONGEST_MEASURE = 14, 18
+_LONGEST_NAME, _LONGEST_MEASURE = 13, 17
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> "Table":
