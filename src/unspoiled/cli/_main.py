@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
+from unspoiled.cli._audit import audit
 from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
 from unspoiled.cli._size import size
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, report, guards):
+for _command in (run, check, generate, search, evaluate, audit, report, guards):
     cli.add_command(_command)
 
 

@@ -11,21 +11,22 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from unspoiled.audit import Audit
     from unspoiled.pipeline import RunOutcome, Stage
 
 _WIDEST_TABLE = 1000  # columns
 _STAGES = ("generate", "search", "merge", "evaluate", "audit", "report")  # those of the pipeline, which loads torch
 
 QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
-_CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-_SET = click.option(
+CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+SET = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Replace a value of the config: search.trials=20.",
 )
-_FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
+FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), metavar="N", help="Search by N Ray workers, each with its own model."
 )
@@ -33,9 +34,9 @@ _RAY = click.option("--ray-address", metavar="ADDRESS", help="The Ray cluster to
 
 
 @click.command()
-@_CONFIG
-@_SET
-@_FRESH
+@CONFIG
+@SET
+@FRESH
 @click.option("--until", type=click.Choice(_STAGES), default=_STAGES[-1], help="The last stage to do. Default: all.")
 @_WORKERS
 @_RAY
@@ -54,11 +55,13 @@ def run(
     What an earlier run of the same config has done is kept.
     """
     runtime = _runtime(workers, ray_address)
-    outcome = _run(config, overrides, until, fresh, quiet, runtime=runtime)
+    outcome = run_until(config, overrides, until, fresh, quiet, runtime=runtime)
     if outcome.searches:
         _print_searches(outcome, quiet)
     if outcome.results is not None:
         _print_results(outcome)
+    if outcome.audit is not None:
+        print_findings(outcome.audit)
     if (merged := outcome.directory / "merged").exists():
         click.echo(f"Merged checkpoint: {shown(merged)}")
     if outcome.report is not None:
@@ -66,8 +69,8 @@ def run(
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @click.option("--config-only", is_flag=True, help="Open no model and no data, and use no network.")
 def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
     """Check a config, its models and its data, and say what a run would need."""
@@ -88,24 +91,24 @@ def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
 
 
 @click.command()
-@_CONFIG
-@_SET
-@_FRESH
+@CONFIG
+@SET
+@FRESH
 @QUIET
 def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Generate D_safety, D_expert and D_benign, and print where they are."""
     from unspoiled.report import yields_table
 
-    outcome = _run(config, overrides, "generate", fresh, quiet)
+    outcome = run_until(config, overrides, "generate", fresh, quiet)
     if not quiet:
         print_table(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 
 @click.command()
-@_CONFIG
-@_SET
-@_FRESH
+@CONFIG
+@SET
+@FRESH
 @click.option(
     "--continue",
     "more",
@@ -135,19 +138,19 @@ def search(
     runtime = _runtime(workers, ray_address)
     if study is not None:
         runtime["storage" if "://" in study else "study"] = study
-    outcome = _run(config, overrides, "search", fresh, quiet, runtime=runtime, more=more or 0)
+    outcome = run_until(config, overrides, "search", fresh, quiet, runtime=runtime, more=more or 0)
     _print_searches(outcome, quiet)
     click.echo(f"# best on the selection split: {outcome.winner}")
     click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
 
 
 @click.command()
-@_CONFIG
-@_SET
+@CONFIG
+@SET
 @QUIET
 def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
     """Write the HTML report, and print its path (does first what is missing)."""
-    outcome = _run(config, overrides, "report", False, quiet)
+    outcome = run_until(config, overrides, "report", False, quiet)
     assert outcome.report is not None
     click.echo(shown(outcome.report))
 
@@ -165,7 +168,7 @@ def _runtime(workers: int | None, ray_address: str | None) -> dict[str, Any]:
     return {k: v for k, v in (("workers", workers), ("ray_address", ray_address)) if v is not None}
 
 
-def _run(
+def run_until(
     config: Path,
     overrides: tuple[str, ...],
     until: Stage,
@@ -175,6 +178,7 @@ def _run(
     runtime: dict[str, Any] | None = None,
     more: int = 0,
 ) -> RunOutcome:
+    """Do a run until a stage, its last one included, and show how it goes."""
     from unspoiled.cli._console import ConsoleWatcher
     from unspoiled.config import read_run_config
     from unspoiled.pipeline import run as run_pipeline
@@ -209,6 +213,14 @@ def _print_results(outcome: RunOutcome) -> None:
     if outcome.results.optimism:
         click.echo()
         print_table(optimism_table(outcome.results.optimism))
+
+
+def print_findings(audit: Audit) -> None:
+    """Print what an audit found, in sentences of lines that fit 80 columns."""
+    from unspoiled.report import audit_findings
+
+    for sentence in audit_findings(audit):
+        click.echo(click.wrap_text(sentence, 80))
 
 
 def print_table(table: Table, *, stderr: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
+from unspoiled.config._audit import AuditConfig
 from unspoiled.config._data import (
     REFUSAL_RULES,
     TAXONOMIES,
@@ -50,6 +51,7 @@ __all__ = [
     "BUILT_IN_TEMPLATES",
     "REFUSAL_RULES",
     "TAXONOMIES",
+    "AuditConfig",
     "BunchConfig",
     "ConsistencyConfig",
     "Document",

@@ -8,7 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from unspoiled.config._data import REFUSAL_RULES, GuardConfig
-from unspoiled.config._run import MeasureConfig, Name, RuntimeConfig
+from unspoiled.config._names import Name
+from unspoiled.config._run import MeasureConfig, RuntimeConfig
 
 
 class EvaluationConfig(MeasureConfig):

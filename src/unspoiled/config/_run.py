@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from unspoiled.config._audit import AuditConfig
 from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, Share, TaskExamples
+from unspoiled.config._names import Name
 from unspoiled.config._problems import KeyPath
 from unspoiled.config._recipe import Dtype
 from unspoiled.config._search import SearchConfig, StrategyName
@@ -19,7 +21,6 @@ from unspoiled.errors import ConfigError
 RESERVED_NAMES = frozenset({"base", "questioner", "templates", "uniform", "parents", *get_args(StrategyName)})
 RESERVED_SETS = frozenset({"safety", "benign", "unsafe", "harmless"})
 """The names of D_safety, D_benign and their test sets, which no domain can have."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 
 class ExpertConfig(Section):
@@ -139,6 +140,7 @@ class RunConfig(Section):
     search: SearchConfig = SearchConfig()
     merge: MergeConfig = MergeConfig()
     evaluate: EvaluateConfig
+    audit: AuditConfig = AuditConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     output: Path
     """The run directory, where everything the run makes is kept."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from unspoiled.audit import TriggerPair
 from unspoiled.checkpoints import ModelSource, PreflightReport
 from unspoiled.config import REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
 from unspoiled.data import Category, Examples, HeldOut, Templates
@@ -40,6 +41,7 @@ class Bunch:
         tests: The test sets.
         tasks: The tasks of lm-evaluation-harness to measure by.
         report: What preflight found, free of problems.
+        triggers: The trigger suites by name.
     """
 
     config: RunConfig
@@ -54,6 +56,7 @@ class Bunch:
     tests: TestSets
     tasks: Sequence[HarnessTask]
     report: PreflightReport
+    triggers: Mapping[str, Sequence[TriggerPair]] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> Models:
@@ -87,10 +90,13 @@ class Bunch:
 
     @property
     def test_prompts(self) -> dict[str, list[str]]:
-        """The test prompts by set, to keep generated data apart from them."""
+        """The test prompts by set, those of trigger suites too, to keep generated data apart from them."""
         sets = {"unsafe": self.tests.unsafe, "harmless": self.tests.harmless, **self.tests.domains}
-        tasks = {f"task {task.name}": task.prompts for task in self.tasks}
-        return {name: [row.prompt for row in rows] for name, rows in sets.items()} | tasks
+        found = {name: [row.prompt for row in rows] for name, rows in sets.items()}
+        found |= {f"task {task.name}": task.prompts for task in self.tasks}
+        for name, suite in self.triggers.items():
+            found[f"triggers {name}"] = [text for pair in suite for text in (pair.prompt, pair.triggered)]
+        return found
 
     @property
     def test_answers(self) -> dict[str, list[str]]:
@@ -142,6 +148,8 @@ class Bunch:
         files = {"unsafe": config.evaluate.unsafe, "harmless": config.evaluate.harmless}
         for name, domain in config.domains.items():
             files[f"{name} test"] = domain.test
+        for name, path in config.audit.triggers.items():
+            files[f"triggers {name}"] = path
         if config.generate.taxonomy not in TAXONOMIES:
             files["taxonomy"] = Path(config.generate.taxonomy)
         tokenizers = {name: model for name, model in models.items() if isinstance(model, ModelSource)}

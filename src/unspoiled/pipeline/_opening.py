@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from unspoiled.audit import read_trigger_suite
 from unspoiled.checkpoints import (
     Checkpoint,
     ModelRef,
@@ -52,6 +53,10 @@ def open_bunch(config: RunConfig) -> Bunch:
     examples = {name: attempts.make(lambda d=d: _read_examples(config, d)) for name, d in config.domains.items()}  # type: ignore[misc]
     tests = _read_tests(config, attempts)
     tasks = _open_tasks(config, attempts)
+    suites = {
+        name: attempts.make(lambda path=path: read_trigger_suite(config.locate(path)))  # type: ignore[misc]
+        for name, path in config.audit.triggers.items()
+    }
     categories = attempts.make(lambda: taxonomy_of(config))
     templates = attempts.make(lambda: templates_of(config))
     guards = open_guards(config, attempts)
@@ -81,6 +86,7 @@ def open_bunch(config: RunConfig) -> Bunch:
         tests=tests,
         tasks=tasks,
         report=report,
+        triggers={name: suite for name, suite in suites.items() if suite is not None},
     )
 
 

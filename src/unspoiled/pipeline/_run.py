@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from unspoiled.audit import Audit
 from unspoiled.config import RunConfig, as_plain
 from unspoiled.evaluate import Results
+from unspoiled.pipeline._audit import audit
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
@@ -19,7 +21,7 @@ from unspoiled.pipeline._report import report, search_rows
 from unspoiled.pipeline._search import search
 from unspoiled.report import SearchRow
 
-Stage = Literal["generate", "search", "merge", "evaluate", "report"]
+Stage = Literal["generate", "search", "merge", "evaluate", "audit", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
@@ -34,6 +36,7 @@ class RunOutcome:
         report: The report's path; None if the run stopped before.
         searches: What each strategy of the search did; empty if the run stopped before.
         yields: What became of the questions, by data set and reason.
+        audit: Who spoils the merges; None if the run stopped before, or the config wants none.
     """
 
     directory: Path
@@ -42,6 +45,7 @@ class RunOutcome:
     report: Path | None = None
     searches: Sequence[SearchRow] = ()
     yields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    audit: Audit | None = None
 
 
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
@@ -95,7 +99,10 @@ def run(
         if last < STAGES.index("evaluate"):
             return RunOutcome(directory, winner=found.winner, searches=searches)
         results = evaluate(bunch, opened, rows, found, watcher)
-        if last < STAGES.index("report"):
+        if last < STAGES.index("audit"):
             return RunOutcome(directory, results, found.winner, searches=searches)
+        audited = audit(bunch, opened, found, results, rows, watcher)
+        if last < STAGES.index("report"):
+            return RunOutcome(directory, results, found.winner, searches=searches, audit=audited)
         page = report(bunch, opened, found, results, command, watcher)
-        return RunOutcome(directory, results, found.winner, page, searches)
+        return RunOutcome(directory, results, found.winner, page, searches, audit=audited)

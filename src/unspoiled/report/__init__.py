@@ -1,5 +1,6 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
+from unspoiled.report._audit_terminal import audit_findings, audit_tables
 from unspoiled.report._card import render_card
 from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._inputs import (
@@ -22,6 +23,8 @@ __all__ = [
     "ResponseRow",
     "SearchRow",
     "TrialPoint",
+    "audit_findings",
+    "audit_tables",
     "comparisons_table",
     "optimism_table",
     "render_card",
