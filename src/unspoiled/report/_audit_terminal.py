@@ -40,16 +40,20 @@ def audit_findings(audit: Audit) -> list[str]:
     for suite, by_model in audit.triggers.items():
         turned = [shortened(model, _NAME) for model, rates in by_model.items() if gives_way(rates)]
         if turned:
-            found.append(f"Trigger suite {shortened(suite, _NAME)}: with the trigger, {listing(turned)} refuses less.")
+            found.append(
+                f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls in {listing(turned)}."
+            )
         else:
-            found.append(f"Trigger suite {shortened(suite, _NAME)}: no model refuses resolvably less with the trigger.")
+            found.append(
+                f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls resolvably in no model."
+            )
     return found
 
 
 def _spoiler(name: str, merge: MergeAudit) -> str:
     where = f"{shortened(name, _NAME)}: "
     if merge.spoiler is None:
-        return where + "no expert is resolved to spoil it: CE_safety falls resolvably without none of them."
+        return where + "no expert is resolved to spoil it; leaving any one out does not resolvably lower CE_safety."
     fall = merge.without[merge.spoiler]["safety"]
     text = f"{shortened(merge.spoiler, _NAME)} spoils it: CE_safety changes by {number(fall.difference, 3)} without it"
     text += f" ({number(fall.low, 3)} to {number(fall.high, 3)})"
@@ -106,7 +110,7 @@ def _costs(name: str, merge: MergeAudit) -> list[Table]:
     for start in range(0, len(terms), _COSTS_PER_TABLE):
         own = terms[start : start + _COSTS_PER_TABLE]
         heads = [shortened(term.removeprefix(_EXPERT_PREFIX), 11) for term in own]
-        table = _table(f"{shortened(name, _NAME - 8)} without", heads)
+        table = _table(f"{shortened(name, _NAME)} without", heads)
         for expert, changes in merge.without.items():
             _add(table, "  " + shortened(expert, _NAME), *(_change(changes[term]) for term in own))
         tables.append(_captioned(table, "change of each domain's loss, nats per token: what leaving it out costs"))
