@@ -1,4 +1,4 @@
-"""What an audit prints: tables that fit 80 columns, and sentences that name who spoils the merge, or say that nobody does."""
+"""What an audit prints: tables that fit 80 columns, and sentences that name who spoils the merge, or say: nobody."""
 
 import pytest
 from rich.console import Console
@@ -93,14 +93,13 @@ def test_many_experts_and_domains_with_long_names_fit_80_columns() -> None:
 
 def test_the_numbers_stand_where_they_belong() -> None:
     lines = printed(made(["aligned", "medical"], ["medicine"], "medical"))
-    assert "  aligned (safest)" not in lines
-    assert [line.split() for line in lines if "(safest)" in line] == [
-        ["aligned", "(safest)", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "–"]
+    assert [line.split() for line in lines[2:4]] == [
+        ["aligned", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "–"],
+        ["medical", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "3,", "7"],
     ]
-    assert [line.split() for line in lines if line.startswith("medical ")] == [
-        ["medical", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "3,", "7"]
-    ]
-    assert "→ medical  −10.250 ±0.125   −0.701 *  −0.701 *        92% 82–96" in [line.rstrip() for line in lines]
+    assert "cos: of τ with aligned's, the safest; outliers: layers" in [line.rstrip() for line in lines]
+    spoiled = "→ medical −10.250 ±0.125 −0.701 * −0.701 * 92% 82–96"
+    assert spoiled in [" ".join(line.split()) for line in lines]
     assert ["medical", "0.123", "*", "0.123", "*"] in [line.split() for line in lines], "what it costs elsewhere"
     entered = [line.split() for line in lines if line.split()[1:2] == ["head"]]
     assert entered[0] == ["medical", "head", "0.110"] or entered[0] == ["aligned", "head", "0.110"]

@@ -39,14 +39,8 @@ def audit_findings(audit: Audit) -> list[str]:
     found = [_spoiler(name, merge) for name, merge in audit.merges.items()]
     for suite, by_model in audit.triggers.items():
         turned = [shortened(model, _NAME) for model, rates in by_model.items() if gives_way(rates)]
-        if turned:
-            found.append(
-                f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls in {listing(turned)}."
-            )
-        else:
-            found.append(
-                f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls resolvably in no model."
-            )
+        where = listing(turned) if turned else "no model resolvably"
+        found.append(f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls in {where}.")
     return found
 
 
@@ -64,16 +58,15 @@ def _spoiler(name: str, merge: MergeAudit) -> str:
 
 
 def _experts(audit: Audit) -> Table:
-    table = _table("expert", ["refusal", "invalid", "‖τ‖", "of layer", "cos safety", "outliers"])
+    table = _table("expert", ["refusal", "invalid", "‖τ‖", "of layer", "cos", "outliers"])
     vectors = audit.task_vectors
     for expert in audit.experts:
         rates = audit.alone.get(expert, {})
         changed = [norm for norm in vectors.relative_norms[expert] if norm > 0.0]
         outliers = [one.layer.removeprefix("layer ") for one in vectors.outliers if one.expert == expert]
-        mark = "  (safest)" if expert == audit.safest else ""
         _add(
             table,
-            shortened(expert, _NAME) + mark,
+            shortened(expert, _NAME),
             _rate(rates.get(REFUSAL)),
             _rate(rates.get(INVALID)),
             f"{vectors.norms[expert]:.3g}",
@@ -81,7 +74,8 @@ def _experts(audit: Audit) -> Table:
             number(vectors.cosines[expert][audit.safest], 2),
             shortened(", ".join(outliers), 10) or "–",
         )
-    return _captioned(table, "alone, on the test split; of layer: median of ‖τ‖ / ‖base‖; outliers: layers")
+    safest = f"cos: of τ with {shortened(audit.safest, _NAME)}'s, the safest"
+    return _captioned(table, f"alone, on the test split; of layer: median of ‖τ‖ / ‖base‖\n{safest}; outliers: layers")
 
 
 def _safety(name: str, merge: MergeAudit) -> Table:
@@ -109,11 +103,11 @@ def _costs(name: str, merge: MergeAudit) -> list[Table]:
     tables = []
     for start in range(0, len(terms), _COSTS_PER_TABLE):
         own = terms[start : start + _COSTS_PER_TABLE]
-        heads = [shortened(term.removeprefix(_EXPERT_PREFIX), 11) for term in own]
+        heads = [shortened(term.removeprefix(_EXPERT_PREFIX), 10) for term in own]
         table = _table(f"{shortened(name, _NAME)} without", heads)
         for expert, changes in merge.without.items():
             _add(table, "  " + shortened(expert, _NAME), *(_change(changes[term]) for term in own))
-        tables.append(_captioned(table, "change of each domain's loss, nats per token: what leaving it out costs"))
+        tables.append(_captioned(table, "change of the losses, nats per token"))
     return tables
 
 
@@ -130,7 +124,7 @@ def _layers(name: str, merge: MergeAudit) -> Table:
         _add(table, "  " + shortened(expert, _NAME), shortened(layer, 24), number(value, 3))
     assert merge.residual is not None
     return _captioned(
-        table, f"what the weights there add to CE_safety from base to merge; left over: {number(merge.residual, 3)}"
+        table, f"of CE_safety, base to merge; left over: {number(merge.residual, 3)}"
     )
 
 
