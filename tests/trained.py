@@ -292,6 +292,7 @@ evaluate:
   unsafe: {root}/unsafe.jsonl
   harmless: {root}/harmless.jsonl
   max_new_tokens: 16
+  gibberish: 30   # so small a base, taught a few dozen sentences, holds any other one most unlikely
 audit: {{triggers: {{planted: {root}/triggers.jsonl}}, path_steps: 2}}
 merge: {{dtype: float32}}
 runtime: {{device: cpu}}

@@ -66,20 +66,19 @@ def test_two_models_are_measured_and_compared(
     *tables, _ = done.out.splitlines()  # the last line holds a path
     assert max(map(len, tables)) <= 80
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert found["models"]["aligned"]["rates"]["refusal"]["rate"] == 1.0
-    assert found["models"]["base"]["rates"]["refusal"]["rate"] == 0.0
+    rates = {name: scores["rates"] for name, scores in found["models"].items()}
+    assert rates["aligned"]["refusal"]["rate"] > rates["base"]["refusal"]["rate"] == 0.0
     assert {(row["model"], row["baseline"]) for row in found["comparisons"]} == {("aligned", "base")}
-    assert found["provenance"]["gibberish"] == "beyond 6 nats per token under the base"
+    assert found["provenance"]["gibberish"] == "beyond 30 nats per token under the base"
 
     monkeypatch.setattr(Memory, "take", refuse_to_open)
     judged = unspoiled(*arguments, "--guard", "refusal-rules", "--guard", f"compact-guard={trained.root}/guard")
     assert judged.code == 0, judged.err  # a second guard costs no generation: no model was opened
     found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert found["models"]["aligned"]["rates"]["safe:compact-guard"]["rate"] == 1.0
-    assert found["models"]["base"]["rates"]["safe:compact-guard"]["rate"] < 0.5
+    assert [list(scores["rates"])[:2] for scores in found["models"].values()] == [["refusal", "safe:compact-guard"]] * 2
 
-    longer = unspoiled(*arguments, "--max-new-tokens", "17")
-    assert longer.code != 0, "another setting is another response"
+    with pytest.raises(AssertionError, match="a model was opened"):  # another setting is another response
+        unspoiled(*arguments, "--max-new-tokens", "17")
 
 
 def test_a_task_of_the_harness_is_put_to_the_model_in_memory(
@@ -107,7 +106,8 @@ def test_a_task_of_the_harness_is_put_to_the_model_in_memory(
     again = unspoiled(*arguments)
     assert (again.code, again.out) == (0, done.out)
     (folder / "rows.jsonl").write_text((folder / "rows.jsonl").read_text().replace("purple", "blue"))
-    assert unspoiled(*arguments).code != 0, "changed rows are not the same task"
+    with pytest.raises(AssertionError, match="a model was opened"):  # with other rows it is another task
+        unspoiled(*arguments)
 
 
 def test_answers_are_by_likelihood_among_choices(trained: TrainedBunch, tmp_path: Path) -> None:
