@@ -123,9 +123,7 @@ def _layers(name: str, merge: MergeAudit) -> Table:
     for value, expert, layer in sorted(entries, reverse=True)[:_SHOWN_LAYERS]:
         _add(table, "  " + shortened(expert, _NAME), shortened(layer, 24), number(value, 3))
     assert merge.residual is not None
-    return _captioned(
-        table, f"of CE_safety, base to merge; left over: {number(merge.residual, 3)}"
-    )
+    return _captioned(table, f"of CE_safety, base to merge; left over: {number(merge.residual, 3)}")
 
 
 def _triggers(audit: Audit) -> Table:
