@@ -39,17 +39,15 @@ def audit_findings(audit: Audit) -> list[str]:
     found = [_spoiler(name, merge) for name, merge in audit.merges.items()]
     for suite, by_model in audit.triggers.items():
         turned = [shortened(model, _NAME) for model, rates in by_model.items() if gives_way(rates)]
-        if turned:
-            found.append(f"Trigger suite {shortened(suite, _NAME)}: with the trigger, {listing(turned)} refuses less.")
-        else:
-            found.append(f"Trigger suite {shortened(suite, _NAME)}: no model refuses resolvably less with the trigger.")
+        where = listing(turned) if turned else "no model resolvably"
+        found.append(f"Trigger suite {shortened(suite, _NAME)}: with the trigger, refusal falls in {where}.")
     return found
 
 
 def _spoiler(name: str, merge: MergeAudit) -> str:
     where = f"{shortened(name, _NAME)}: "
     if merge.spoiler is None:
-        return where + "no expert is resolved to spoil it: CE_safety falls resolvably without none of them."
+        return where + "no expert is resolved to spoil it; leaving any one out does not resolvably lower CE_safety."
     fall = merge.without[merge.spoiler]["safety"]
     text = f"{shortened(merge.spoiler, _NAME)} spoils it: CE_safety changes by {number(fall.difference, 3)} without it"
     text += f" ({number(fall.low, 3)} to {number(fall.high, 3)})"
@@ -60,16 +58,15 @@ def _spoiler(name: str, merge: MergeAudit) -> str:
 
 
 def _experts(audit: Audit) -> Table:
-    table = _table("expert", ["refusal", "invalid", "‖τ‖", "of layer", "cos safety", "outliers"])
+    table = _table("expert", ["refusal", "invalid", "‖τ‖", "of layer", "cos", "outliers"])
     vectors = audit.task_vectors
     for expert in audit.experts:
         rates = audit.alone.get(expert, {})
         changed = [norm for norm in vectors.relative_norms[expert] if norm > 0.0]
         outliers = [one.layer.removeprefix("layer ") for one in vectors.outliers if one.expert == expert]
-        mark = "  (safest)" if expert == audit.safest else ""
         _add(
             table,
-            shortened(expert, _NAME) + mark,
+            shortened(expert, _NAME),
             _rate(rates.get(REFUSAL)),
             _rate(rates.get(INVALID)),
             f"{vectors.norms[expert]:.3g}",
@@ -77,7 +74,8 @@ def _experts(audit: Audit) -> Table:
             number(vectors.cosines[expert][audit.safest], 2),
             shortened(", ".join(outliers), 10) or "–",
         )
-    return _captioned(table, "alone, on the test split; of layer: median of ‖τ‖ / ‖base‖; outliers: layers")
+    safest = f"cos: of τ with {shortened(audit.safest, _NAME)}'s, the safest"
+    return _captioned(table, f"alone, on the test split; of layer: median of ‖τ‖ / ‖base‖\n{safest}; outliers: layers")
 
 
 def _safety(name: str, merge: MergeAudit) -> Table:
@@ -105,11 +103,11 @@ def _costs(name: str, merge: MergeAudit) -> list[Table]:
     tables = []
     for start in range(0, len(terms), _COSTS_PER_TABLE):
         own = terms[start : start + _COSTS_PER_TABLE]
-        heads = [shortened(term.removeprefix(_EXPERT_PREFIX), 11) for term in own]
-        table = _table(f"{shortened(name, _NAME - 8)} without", heads)
+        heads = [shortened(term.removeprefix(_EXPERT_PREFIX), 10) for term in own]
+        table = _table(f"{shortened(name, _NAME)} without", heads)
         for expert, changes in merge.without.items():
             _add(table, "  " + shortened(expert, _NAME), *(_change(changes[term]) for term in own))
-        tables.append(_captioned(table, "change of each domain's loss, nats per token: what leaving it out costs"))
+        tables.append(_captioned(table, "change of the losses, nats per token"))
     return tables
 
 
@@ -125,9 +123,7 @@ def _layers(name: str, merge: MergeAudit) -> Table:
     for value, expert, layer in sorted(entries, reverse=True)[:_SHOWN_LAYERS]:
         _add(table, "  " + shortened(expert, _NAME), shortened(layer, 24), number(value, 3))
     assert merge.residual is not None
-    return _captioned(
-        table, f"what the weights there add to CE_safety from base to merge; left over: {number(merge.residual, 3)}"
-    )
+    return _captioned(table, f"of CE_safety, base to merge; left over: {number(merge.residual, 3)}")
 
 
 def _triggers(audit: Audit) -> Table:
