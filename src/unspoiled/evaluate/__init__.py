@@ -42,6 +42,7 @@ from unspoiled.evaluate._results import (
     Positive,
     Rate,
     Record,
+    ResultFile,
     Results,
     Share,
     SplitCheck,
@@ -54,6 +55,7 @@ from unspoiled.evaluate._statistics import (
     smallest_resolvable_difference,
     wilson,
 )
+from unspoiled.evaluate._tables import comparisons_csv, results_csv
 
 __all__ = [
     "ADVICE_PREFIX",
@@ -79,6 +81,7 @@ __all__ = [
     "Positive",
     "Rate",
     "Record",
+    "ResultFile",
     "Results",
     "Share",
     "SplitCheck",
@@ -86,6 +89,7 @@ __all__ = [
     "auroc",
     "bootstrap",
     "compare",
+    "comparisons_csv",
     "difference_interval",
     "guard_agreement",
     "higher_is_better",
@@ -99,6 +103,7 @@ __all__ = [
     "read_labelled",
     "read_outcomes",
     "require_same_prompts",
+    "results_csv",
     "scores",
     "smallest_resolvable_difference",
     "wilson",
