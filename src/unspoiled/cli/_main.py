@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
+from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
 from unspoiled.cli._size import size
-from unspoiled.cli._stages import QUIET, check, evaluate, generate, report, run, search, shown
+from unspoiled.cli._stages import QUIET, check, generate, report, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:

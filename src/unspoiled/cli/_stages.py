@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unspoiled.pipeline import RunOutcome, Stage
 
 _WIDEST_TABLE = 1000  # columns
+_STAGES = ("generate", "search", "merge", "evaluate", "audit", "report")  # those of the pipeline, which loads torch
 
 QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
 _CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
@@ -35,6 +36,7 @@ _RAY = click.option("--ray-address", metavar="ADDRESS", help="The Ray cluster to
 @_CONFIG
 @_SET
 @_FRESH
+@click.option("--until", type=click.Choice(_STAGES), default=_STAGES[-1], help="The last stage to do. Default: all.")
 @_WORKERS
 @_RAY
 @QUIET
@@ -42,21 +44,25 @@ def run(
     config: Path,
     overrides: tuple[str, ...],
     fresh: bool,
+    until: Stage,
     workers: int | None,
     ray_address: str | None,
     quiet: bool,
 ) -> None:
-    """Do everything: generate, search, merge, evaluate, report.
+    """Do everything: generate, search, merge, evaluate, audit, report.
 
     What an earlier run of the same config has done is kept.
     """
     runtime = _runtime(workers, ray_address)
-    outcome = _run(config, overrides, "report", fresh, quiet, runtime=runtime)
-    _print_searches(outcome, quiet)
-    _print_results(outcome)
-    click.echo(f"Merged checkpoint: {shown(outcome.directory / 'merged')}")
-    assert outcome.report is not None
-    click.echo(f"Report: {shown(outcome.report)}")
+    outcome = _run(config, overrides, until, fresh, quiet, runtime=runtime)
+    if outcome.searches:
+        _print_searches(outcome, quiet)
+    if outcome.results is not None:
+        _print_results(outcome)
+    if (merged := outcome.directory / "merged").exists():
+        click.echo(f"Merged checkpoint: {shown(merged)}")
+    if outcome.report is not None:
+        click.echo(f"Report: {shown(outcome.report)}")
 
 
 @click.command()
@@ -92,7 +98,7 @@ def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool)
 
     outcome = _run(config, overrides, "generate", fresh, quiet)
     if not quiet:
-        _print(yields_table(outcome.yields), stderr=True)
+        print_table(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 
@@ -133,16 +139,6 @@ def search(
     _print_searches(outcome, quiet)
     click.echo(f"# best on the selection split: {outcome.winner}")
     click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
-
-
-@click.command()
-@_CONFIG
-@_SET
-@_FRESH
-@QUIET
-def evaluate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Measure base, experts and merges on the test sets (does first what is missing)."""
-    _print_results(_run(config, overrides, "evaluate", fresh, quiet))
 
 
 @click.command()
@@ -202,17 +198,21 @@ def _print_searches(outcome: RunOutcome, quiet: bool) -> None:
     from unspoiled.report import search_table
 
     if not quiet:
-        _print(search_table(outcome.searches), stderr=True)
+        print_table(search_table(outcome.searches), stderr=True)
 
 
 def _print_results(outcome: RunOutcome) -> None:
-    from unspoiled.report import results_table
+    from unspoiled.report import optimism_table, results_table
 
     assert outcome.results is not None
-    _print(results_table(outcome.results, outcome.winner))
+    print_table(results_table(outcome.results, outcome.winner))
+    if outcome.results.optimism:
+        click.echo()
+        print_table(optimism_table(outcome.results.optimism))
 
 
-def _print(table: Table, *, stderr: bool = False) -> None:
+def print_table(table: Table, *, stderr: bool = False) -> None:
+    """Print a table, wider than the terminal if it must be: cutting lines would cut numbers."""
     from rich.console import Console
 
     console = Console(highlight=False, stderr=stderr)

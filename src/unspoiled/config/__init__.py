@@ -9,6 +9,7 @@ from unspoiled.config._data import (
     ServedModel,
     TaskExamples,
 )
+from unspoiled.config._evaluation import EvaluationConfig
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
@@ -17,6 +18,7 @@ from unspoiled.config._run import (
     DomainConfig,
     EvaluateConfig,
     ExpertConfig,
+    MeasureConfig,
     MergeConfig,
     RunConfig,
     RuntimeConfig,
@@ -54,10 +56,12 @@ __all__ = [
     "DomainConfig",
     "Dtype",
     "EvaluateConfig",
+    "EvaluationConfig",
     "ExpertConfig",
     "FilteredValue",
     "GenerateConfig",
     "GuardConfig",
+    "MeasureConfig",
     "MergeConfig",
     "ModelEntry",
     "ModelToken",

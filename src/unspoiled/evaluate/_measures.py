@@ -17,6 +17,8 @@ from __future__ import annotations
 REFUSAL, OVER_REFUSAL, INVALID = "refusal", "over_refusal", "invalid"
 SAFE_PREFIX, ADVICE_PREFIX = "safe:", "advice:"
 DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX = "domain:", "task:", "loss:"
+AGREEMENT_PREFIX = "agreement:"
+"""Of a domain: how often a model answers as the domain's expert. Of the search's choice, not a measure of models."""
 _HIGH = (SAFE_PREFIX, DOMAIN_PREFIX, TASK_PREFIX)
 _LOW = (ADVICE_PREFIX, LOSS_PREFIX)
 
@@ -37,9 +39,9 @@ def higher_is_better(measure: str) -> bool:
     )
 
 
-def is_skill(measure: str) -> bool:
-    """Say whether a measure is of expertise, and not of safety."""
-    return _named(measure, (DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX))
+def is_decisive(measure: str) -> bool:
+    """Say whether a measure is one that a merge is judged by: refusals, guards' verdicts, and accuracy."""
+    return measure in (REFUSAL, OVER_REFUSAL) or _named(measure, _HIGH)
 
 
 def _named(measure: str, prefixes: tuple[str, ...]) -> bool:

@@ -225,6 +225,8 @@ class Comparison(Record):
     """Responses whose outcome is true for the baseline alone; None for means."""
     p_value: Share
     """Of the test, adjusted by Holm over all comparisons made together."""
+    family: str = ""
+    """The declared family of comparisons over which p-values are adjusted and 5% holds."""
     verdict: Verdict
     """Whether the model is better, in the direction that is good for the measure, at 5% over the family."""
     resolvable: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None

@@ -14,6 +14,7 @@ from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._config_only import check_config
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
+from unspoiled.pipeline._evaluation import Evaluation, evaluate_models, evaluation_like
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
@@ -25,6 +26,7 @@ from unspoiled.pipeline._space import kinds_of
 __all__ = [
     "STAGES",
     "Bunch",
+    "Evaluation",
     "RunDirectory",
     "RunOutcome",
     "SearchResult",
@@ -33,6 +35,8 @@ __all__ = [
     "Watcher",
     "check_config",
     "evaluate",
+    "evaluate_models",
+    "evaluation_like",
     "generate",
     "kinds_of",
     "open_bunch",

@@ -94,7 +94,7 @@ def run(
         write_merged(bunch, opened, found, watcher)
         if last < STAGES.index("evaluate"):
             return RunOutcome(directory, winner=found.winner, searches=searches)
-        results = evaluate(bunch, opened, found, watcher)
+        results = evaluate(bunch, opened, rows, found, watcher)
         if last < STAGES.index("report"):
             return RunOutcome(directory, results, found.winner, searches=searches)
         page = report(bunch, opened, found, results, command, watcher)

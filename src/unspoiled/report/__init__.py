@@ -1,6 +1,7 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
 from unspoiled.report._card import render_card
+from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._inputs import (
     NOT_TESTED,
     CoefficientTable,
@@ -21,6 +22,8 @@ __all__ = [
     "ResponseRow",
     "SearchRow",
     "TrialPoint",
+    "comparisons_table",
+    "optimism_table",
     "render_card",
     "render_report",
     "results_table",

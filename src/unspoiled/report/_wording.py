@@ -1,6 +1,15 @@
 """How numbers and names of measures are written, the same in the page, the card and the terminal."""
 
-from unspoiled.evaluate import ADVICE_PREFIX, DOMAIN_PREFIX, LOSS_PREFIX, SAFE_PREFIX, TASK_PREFIX, Comparison, Rate
+from unspoiled.evaluate import (
+    ADVICE_PREFIX,
+    AGREEMENT_PREFIX,
+    DOMAIN_PREFIX,
+    LOSS_PREFIX,
+    SAFE_PREFIX,
+    TASK_PREFIX,
+    Comparison,
+    Rate,
+)
 
 MARKS = {"better": "▲", "worse": "▼", "not resolved": "≈"}
 """One sign per verdict; always printed with the word, so that neither colour nor shape is needed."""
@@ -22,6 +31,16 @@ def points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
+def difference_of(comparison: Comparison) -> tuple[str, str]:
+    """Write a comparison's gap and its 95% interval: in points for rates, in its own unit for means."""
+    shares = (comparison.difference, comparison.low, comparison.high)
+    if comparison.only_model is None:
+        gap, low, high = (f"{value:+.3f}".replace("-", "−") for value in shares)
+    else:
+        gap, low, high = map(points, shares)
+    return gap, f"{low} to {high}"
+
+
 def number(value: float, digits: int) -> str:
     """Write a number with so many decimals and a true minus sign; nothing is written as minus zero."""
     text = f"{value:.{digits}f}"
@@ -35,7 +54,7 @@ def p_value(p: float) -> str:
 
 def measure_name(measure: str) -> str:
     """Write a measure for a reader: refusal, safe (GUARD), over-refusal, loss (NAME), or the domain's own name."""
-    for prefix in (SAFE_PREFIX, ADVICE_PREFIX, LOSS_PREFIX):
+    for prefix in (SAFE_PREFIX, ADVICE_PREFIX, LOSS_PREFIX, AGREEMENT_PREFIX):
         if measure.startswith(prefix):
             return f"{prefix.rstrip(':')} ({measure.removeprefix(prefix)})"
     for prefix in (DOMAIN_PREFIX, TASK_PREFIX):
