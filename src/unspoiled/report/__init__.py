@@ -1,6 +1,7 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
 from unspoiled.report._card import render_card
+from unspoiled.report._card_inputs import CardInputs, CardModel
 from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._inputs import (
     NOT_TESTED,
@@ -16,6 +17,8 @@ from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
     "NOT_TESTED",
+    "CardInputs",
+    "CardModel",
     "CoefficientTable",
     "FinalistRow",
     "ReportInputs",
