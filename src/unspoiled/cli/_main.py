@@ -14,6 +14,7 @@ import click
 from unspoiled import __version__
 from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
+from unspoiled.cli._push import push
 from unspoiled.cli._size import size
 from unspoiled.cli._stages import QUIET, check, generate, report, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, report, guards):
+for _command in (run, check, generate, search, evaluate, report, guards, push):
     cli.add_command(_command)
 
 
