@@ -15,6 +15,7 @@ from unspoiled import __version__
 from unspoiled.cli._audit import audit
 from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
+from unspoiled.cli._push import push
 from unspoiled.cli._size import size
 from unspoiled.cli._stages import QUIET, check, generate, report, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, audit, report, guards):
+for _command in (run, check, generate, search, evaluate, audit, report, push, guards):
     cli.add_command(_command)
 
 

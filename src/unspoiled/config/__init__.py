@@ -23,6 +23,7 @@ from unspoiled.config._run import (
     MergeConfig,
     RunConfig,
     RuntimeConfig,
+    TrackerName,
     as_plain,
     read_run_config,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "TaskExamples",
     "TokenRule",
     "Tokenizer",
+    "TrackerName",
     "ZeroToken",
     "as_plain",
     "count_layers",

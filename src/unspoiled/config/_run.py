@@ -21,6 +21,7 @@ from unspoiled.errors import ConfigError
 RESERVED_NAMES = frozenset({"base", "questioner", "templates", "uniform", "parents", *get_args(StrategyName)})
 RESERVED_SETS = frozenset({"safety", "benign", "unsafe", "harmless"})
 """The names of D_safety, D_benign and their test sets, which no domain can have."""
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class ExpertConfig(Section):
@@ -126,6 +127,9 @@ class RuntimeConfig(Section):
     """Database URL of the study. Default: `search/study.db` in the run directory, which is SQLite."""
     study: str = "unspoiled"
     """The study's name in its database."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the trials' losses and the final rates are logged too, through accelerate
+    (`pip install 'unspoiled[trackers]'` and the tracker's own package)."""
 
 
 class RunConfig(Section):

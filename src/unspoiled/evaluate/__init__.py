@@ -45,6 +45,7 @@ from unspoiled.evaluate._results import (
     Positive,
     Rate,
     Record,
+    ResultFile,
     Results,
     Share,
     SplitCheck,
@@ -57,6 +58,7 @@ from unspoiled.evaluate._statistics import (
     smallest_resolvable_difference,
     wilson,
 )
+from unspoiled.evaluate._tables import comparisons_csv, results_csv
 from unspoiled.evaluate._validity import GIBBERISH, defect_of
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "Positive",
     "Rate",
     "Record",
+    "ResultFile",
     "Results",
     "Share",
     "SplitCheck",
@@ -98,6 +101,7 @@ __all__ = [
     "base_scores",
     "bootstrap",
     "compare",
+    "comparisons_csv",
     "defect_of",
     "difference_interval",
     "guard_agreement",
@@ -115,6 +119,7 @@ __all__ = [
     "read_labelled",
     "read_outcomes",
     "require_same_prompts",
+    "results_csv",
     "scores",
     "smallest_resolvable_difference",
     "wilson",

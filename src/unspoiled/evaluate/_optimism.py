@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from unspoiled.evaluate._measures import higher_is_better
 from unspoiled.evaluate._results import Optimism, Rate
 from unspoiled.evaluate._statistics import combined_interval
 
@@ -14,16 +13,13 @@ def optimism(measure: str, selection: Rate, test: Rate) -> Optimism:
     these know of families holds for it too.
 
     Args:
-        measure: Of what, a known measure. Where low is good, a winner's luck shows as a negative difference.
+        measure: Of what: a measure of models, or of the choice among finalists. Where low is good, a winner's luck
+            shows as a negative difference.
         selection: The rate on the prompts that the winner was picked by.
         test: The rate on prompts that nothing touched before.
 
-    Raises:
-        ValueError: The measure is unknown.
-
     Source: `combined_interval`.
     """
-    higher_is_better(measure)
     low, high = combined_interval((selection.rate, selection.low, selection.high), (test.rate, test.low, test.high))
     return Optimism(
         measure=measure, selection=selection, test=test, difference=selection.rate - test.rate, low=low, high=high

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")  # the last: state space models before transformers 5.24
 
 

@@ -18,6 +18,7 @@ from unspoiled.pipeline._evaluation import Evaluation, evaluate_models, evaluati
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._push import Push, plan_push, push
 from unspoiled.pipeline._report import report, stage_seconds
 from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
 from unspoiled.pipeline._search import SearchResult, search
@@ -27,6 +28,7 @@ __all__ = [
     "STAGES",
     "Bunch",
     "Evaluation",
+    "Push",
     "RunDirectory",
     "RunOutcome",
     "SearchResult",
@@ -41,6 +43,8 @@ __all__ = [
     "kinds_of",
     "open_bunch",
     "open_run",
+    "plan_push",
+    "push",
     "report",
     "run",
     "search",

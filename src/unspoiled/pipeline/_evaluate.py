@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from unspoiled import __version__
-from unspoiled.checkpoints import ModelRef, ModelSource, chat_template, open_model, write_manifest
+from unspoiled.checkpoints import ModelRef, ModelSource, chat_template, declared_license, open_model, write_manifest
 from unspoiled.config import Recipe
-from unspoiled.data import Row, agrees, require_apart, require_no_leak
+from unspoiled.data import DataCardInputs, Row, agrees, require_apart, require_no_leak
 from unspoiled.evaluate import (
     AGREEMENT_PREFIX,
     DOMAIN_PREFIX,
@@ -36,12 +36,14 @@ from unspoiled.guards import Guard
 from unspoiled.merging import merge_to_directory
 from unspoiled.pipeline._askers import BASE, public_name
 from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._measuring import Candidate, Measuring
 from unspoiled.pipeline._memory import answers_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
-from unspoiled.report import render_card
+from unspoiled.report import CardInputs, CardModel, render_card
 
 
 def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watcher) -> Path:
@@ -122,7 +124,8 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
 
     def write_card() -> None:
         results = Results.from_json(path.read_bytes())
-        card = _card(bunch, found.recipes[found.winner], results, found.winner)
+        data = data_card_inputs(bunch, run, rows, tallies(bunch, run))
+        card = _card(bunch, found.recipes[found.winner], results, found.winner, data)
         write_atomic(run.path / "merged" / "README.md", card)
         write_manifest(run.path / "merged")
 
@@ -233,16 +236,32 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
     }
 
 
-def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | None) -> str:
+def _card(
+    bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | None, data: DataCardInputs | None = None
+) -> str:
     return render_card(
-        name=bunch.config.output_directory.name,
-        base_model=[public_name(source) for source in [bunch.base, *bunch.experts.values()]],
-        results=results,
-        winner=winner,
-        recipe_yaml=_without_paths(bunch, recipe),
-        guard=_names(bunch.test_guards.values()),
-        hashes=bunch.fingerprints(),
+        CardInputs(
+            name=bunch.config.output_directory.name,
+            models=[
+                CardModel(public_name(source), _hub_id(source), declared_license(source))
+                for source in [bunch.base, *bunch.experts.values()]
+            ],
+            recipe_yaml=_without_paths(bunch, recipe),
+            guard=_names(bunch.test_guards.values()),
+            hashes=bunch.fingerprints(),
+            results=results,
+            winner=winner,
+            data=data,
+            command="unspoiled run run.yaml",
+            versions={"unspoiled": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        )
     )
+
+
+def _hub_id(source: ModelSource) -> str | None:
+    """Return the id on the hub of a model, or of the adapter that makes it one; None for what lies on this machine."""
+    path = (source.ref.adapter or source.ref).path
+    return None if Path(path).is_absolute() else path
 
 
 def _without_paths(bunch: Bunch, recipe: Recipe) -> str:

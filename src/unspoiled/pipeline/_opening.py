@@ -39,6 +39,7 @@ from unspoiled.pipeline._device import require_device
 from unspoiled.pipeline._guards import open_guards
 from unspoiled.pipeline._memory import load_live
 from unspoiled.pipeline._space import require_mergeable, require_method, space_of
+from unspoiled.pipeline._trackers import require_trackers
 from unspoiled.search import require_storage
 
 
@@ -63,6 +64,7 @@ def open_bunch(config: RunConfig) -> Bunch:
     if languages := config.generate.languages:
         attempts.make(lambda: require_known_languages(languages), of="generate")
     attempts.make(lambda: require_device(config.runtime))
+    attempts.make(lambda: require_trackers(config.runtime.trackers))
     if (storage := config.runtime.storage) is not None:
         attempts.make(lambda: require_storage(storage))
     experts = {name: sources[name] for name in config.bunch.experts if name in sources}

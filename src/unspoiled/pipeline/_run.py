@@ -19,6 +19,7 @@ from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.pipeline._report import report, search_rows
 from unspoiled.pipeline._search import search
+from unspoiled.pipeline._trackers import Trackers
 from unspoiled.report import SearchRow
 
 Stage = Literal["generate", "search", "merge", "evaluate", "audit", "report"]
@@ -87,18 +88,21 @@ def run(
         watcher.note(f"warning: {warning}")
     last = STAGES.index(until)
     directory = config.output_directory
-    with open_run(bunch, fresh=fresh) as opened:
+    with open_run(bunch, fresh=fresh) as opened, Trackers(config.runtime.trackers, directory) as trackers:
         rows = generate(bunch, opened, watcher)
         if last < STAGES.index("search"):
             return RunOutcome(directory, yields={title: t.total for title, t in tallies(bunch, opened).items()})
-        found = search(bunch, opened, rows, watcher, more=more)
+        found = search(bunch, opened, rows, watcher, more=more, on_trial=trackers.trial)
         searches = search_rows(found)
         if last < STAGES.index("merge"):
             return RunOutcome(directory, winner=found.winner, searches=searches)
         write_merged(bunch, opened, found, watcher)
         if last < STAGES.index("evaluate"):
             return RunOutcome(directory, winner=found.winner, searches=searches)
+        before = opened.steps_made
         results = evaluate(bunch, opened, rows, found, watcher)
+        if opened.steps_made > before:
+            trackers.results(results)
         if last < STAGES.index("audit"):
             return RunOutcome(directory, results, found.winner, searches=searches)
         audited = audit(bunch, opened, found, results, rows, watcher)

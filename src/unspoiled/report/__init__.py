@@ -2,6 +2,7 @@
 
 from unspoiled.report._audit_terminal import audit_findings, audit_tables
 from unspoiled.report._card import render_card
+from unspoiled.report._card_inputs import CardInputs, CardModel
 from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._inputs import (
     NOT_TESTED,
@@ -17,6 +18,8 @@ from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
     "NOT_TESTED",
+    "CardInputs",
+    "CardModel",
     "CoefficientTable",
     "FinalistRow",
     "ReportInputs",
