@@ -15,8 +15,8 @@ from unspoiled.evaluate._results import Mean
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
 
 
-def every_t(by_family: list[list[float]]) -> list[float]:
-    """Return |t*| of every possible resample of the families, each computed from its rows."""
+def every_t(by_family: list[list[float]]) -> tuple[list[float], list[float]]:
+    """Return |t*| of every possible resample of the families, each computed from its rows, and its probability."""
 
     def mean_and_error(families: list[list[float]]) -> tuple[float, float]:
         n, count = sum(map(len, families)), len(families)
@@ -25,22 +25,25 @@ def every_t(by_family: list[list[float]]) -> list[float]:
         return mean, math.sqrt(count / (count - 1) * squares) / n
 
     mean = mean_and_error(by_family)[0]
-    found = []
-    for chosen in itertools.product(by_family, repeat=len(by_family)):
-        other, error = mean_and_error(list(chosen))
+    count, found, shares = len(by_family), [], []
+    for chosen in itertools.combinations_with_replacement(range(count), count):
+        other, error = mean_and_error([by_family[i] for i in chosen])
         found.append(abs(other - mean) / error if error > 1e-9 else math.inf)
-    return found
+        orders = math.factorial(count) / math.prod(math.factorial(chosen.count(i)) for i in set(chosen))
+        shares.append(orders / count**count)
+    return found, shares
 
 
 def test_the_distribution_equals_that_of_all_resamples():
-    """Five families of unequal size: 3125 resamples."""
-    by_family = [[1.0], [2.5, 2.0], [0.3], [4.0, 3.0, 5.0], [1.7, 1.1]]
-    exact = np.sort(every_t(by_family))
+    """Eight families of unequal size: 8⁸ resamples, of which 6435 differ by more than their order."""
+    by_family = [[1.0], [2.5, 2.0], [0.3], [4.0, 3.0, 5.0], [1.7, 1.1], [0.9, 0.2], [2.2], [1.4, 6.0]]
+    exact, shares = every_t(by_family)
+    assert sum(shares) == pytest.approx(1.0)
     rows = [(value, str(i)) for i, family in enumerate(by_family) for value in family]
     found = bootstrap([value for value, _ in rows], [family for _, family in rows])
-    assert found.mean == pytest.approx(sum(value for value, _ in rows) / 9)
+    assert found.mean == pytest.approx(sum(value for value, _ in rows) / len(rows))
     for t in (0.5, 1.0, 2.0, 4.0):
-        share = np.mean(exact >= t)
+        share = np.sum(shares, where=np.array(exact) >= t)
         error = 4 * math.sqrt(share * (1 - share) / RESAMPLES)
         assert np.mean(found.sizes >= t) == pytest.approx(share, abs=error)
 
@@ -106,11 +109,22 @@ def test_few_families_are_no_proof_however_well_they_agree():
     assert bootstrap([5.0, -5.0 + 1e-15] * 6).p_value == 1.0
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_two_or_three_families_get_students_interval(count):
-    values = [1.0, 2.5, 4.5][:count]
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
+def test_fewer_than_eight_families_get_students_interval(count):
+    values = [1.0, 2.5, 4.5, 4.0, 3.0, 0.5, 1.5][:count]
     expected = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
-    assert bootstrap(values).interval() == pytest.approx(expected)
+    found = bootstrap(values)
+    assert found.interval() == pytest.approx(expected)
+    assert found.p_value == pytest.approx(max(stats.ttest_1samp(values, 0).pvalue, 2 ** (1 - count)), abs=2e-4)
+
+
+def test_values_nearly_all_equal_get_students_interval_too():
+    """Of 50 values one differs: more than a third of all resamples miss it, and have no spread."""
+    values = [0.0] * 49 + [1.0]
+    found = bootstrap(values)
+    assert found.interval() == pytest.approx(stats.t.interval(0.95, 49, np.mean(values), stats.sem(values)))
+    assert found.p_value > 0.3
+    assert found.resolvable(0.05) is None
 
 
 def test_one_family_gets_the_interval_of_one_draw():

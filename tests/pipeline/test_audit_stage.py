@@ -145,6 +145,20 @@ def test_an_audit_that_is_not_wanted_is_not_made(copied: FinishedRun) -> None:
     refused = unspoiled("audit", copied.config, "--set", "audit.enabled=false")
     assert refused.code == 2
     assert "audit.enabled is false" in refused.err
+    (copied.directory / "audit" / "audit.json").unlink()
+    run = unspoiled("run", copied.config, "--set", "audit.enabled=false", "--quiet")
+    assert run.code == 0, run.err
+    assert not (copied.directory / "audit" / "audit.json").exists()
+
+
+def test_a_run_can_be_audited_otherwise_without_beginning_anew(copied: FinishedRun, found: Audit) -> None:
+    done = unspoiled("audit", copied.config, "--set", "audit.path_steps=1", "--quiet")
+    assert done.code == 0, done.err
+    other = audit_of(copied.directory)
+    assert other.merges["uniform"].attribution != found.merges["uniform"].attribution
+    assert other.merges["uniform"].shapley == found.merges["uniform"].shapley
+    refused = unspoiled("audit", copied.config, "--set", "audit.triggers={}", "--quiet")
+    assert refused.code == 6, "the data were kept apart from its prompts"
 
 
 def test_trigger_suites_are_held_out_and_read_before_any_work(

@@ -1,6 +1,7 @@
 """What trackers are told: TensorBoard's event files are read back; W&B's and MLflow's classes are stood in for."""
 
 import inspect
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -142,10 +143,10 @@ def test_a_run_tells_its_trials_and_its_rates_once(finished_run: FinishedRun, tm
     assert done.code == 0, done.err
     assert not (tmp_path / "run" / "trackers").exists(), "there was nothing to do"
     before = numbers()
-    assert unspoiled("search", config, "--continue", "3", *tracked).code == 0
+    assert unspoiled("search", config, "--continue", "9", *tracked).code == 0
     found = events(tmp_path / "run" / "trackers")
     assert {step for tag in found for step, _ in found[tag]} == numbers() - before
-    assert any(tag.startswith("evolve/search/CE_safety") for tag in found)
+    assert any(re.fullmatch(r"evolve/search( partial)?/CE_safety", tag) for tag in found)
     assert not any(tag.startswith("results/") for tag in found)
     assert unspoiled("run", config, *tracked).code == 0
     found = events(tmp_path / "run" / "trackers")

@@ -14,6 +14,8 @@ from unspoiled.evaluate._clustered import family_sums, squared_standard_error
 RESAMPLES = 9_999
 """Resamples of the families; with the data as they are that makes 10,000, and p-values in steps of 1/10,000."""
 _SEED = 2024
+_FEWEST = 8
+"""Families from which on they are resampled: fewer give resamples whose spread is 0 by chance, and t* without end."""
 _BLOCK = 2_000_000
 
 
@@ -29,7 +31,8 @@ class Bootstrap:
         mean: Over all values.
         error: The mean's standard error, from the spread between families; 0 where they do not differ.
         families: How many families.
-        sizes: Shape `(9999,)`: |t*|, ascending; infinite where a resample has no spread.
+        sizes: Shape `(9999,)`: |t*|, ascending; infinite where a resample has no spread. Of fewer than 8 families,
+            Student's t of as many in place of it.
 
     Source: P. Hall, The Annals of Statistics 16 (1988) 927-953, the symmetric percentile-t interval; resampling of
     whole families: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
@@ -44,9 +47,9 @@ class Bootstrap:
         """Return the interval of the mean, symmetric about it, in the values' unit.
 
         Families without any difference between them give the mean itself, since resampling cannot see what was not
-        drawn. Where too many resamples have no spread, as with 2 or 3 families, Student's t of the families takes their
-        place. One family alone says nothing about how families vary; what remains is the interval that holds the
-        centre of any unimodal distribution for one draw of it: mean ± (2/α − 1)·|mean|, 39 times at 95%.
+        drawn. Where too many resamples have no spread, as when nearly all values are equal, Student's t of the families
+        takes their place. One family alone says nothing about how families vary; what remains is the interval that
+        holds the centre of any unimodal distribution for one draw of it: mean ± (2/α − 1)·|mean|, 39 times at 95%.
 
         Args:
             confidence: Strictly between 0 and 1.
@@ -128,6 +131,9 @@ def bootstrap(values: Sequence[float], families: Sequence[str] | None = None) ->
     error = squared_standard_error(sums, sizes) ** 0.5 if count > 1 else 0.0
     if error <= rounding:
         return Bootstrap(mean, 0.0, count, np.zeros(RESAMPLES))
+    if count < _FEWEST:
+        ranks = np.arange(1, RESAMPLES + 1) / (RESAMPLES + 1)
+        return Bootstrap(mean, error, count, stdtrit(count - 1, (1 + ranks) / 2))
     # Residuals are what resampling moves; about the mean, they lose no digits to it.
     rest = sums - mean * sizes
     moments = np.stack([rest, sizes, rest**2, rest * sizes, sizes**2], axis=1)

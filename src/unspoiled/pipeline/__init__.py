@@ -10,6 +10,7 @@ print(outcome.results.models[outcome.winner].rates["refusal"])
 ```
 """
 
+from unspoiled.pipeline._audit import AUDIT_FILE, audit
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._config_only import check_config
 from unspoiled.pipeline._directory import RunDirectory
@@ -25,6 +26,7 @@ from unspoiled.pipeline._search import SearchResult, search
 from unspoiled.pipeline._space import kinds_of
 
 __all__ = [
+    "AUDIT_FILE",
     "STAGES",
     "Bunch",
     "Evaluation",
@@ -35,6 +37,7 @@ __all__ = [
     "Stage",
     "Unwatched",
     "Watcher",
+    "audit",
     "check_config",
     "evaluate",
     "evaluate_models",

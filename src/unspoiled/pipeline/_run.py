@@ -52,9 +52,11 @@ class RunOutcome:
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
     """Return the run directory of a bunch's config, to be entered as a context manager.
 
-    What the machine is (`runtime`) and where the directory lies are not part of a run's identity.
+    What the machine is (`runtime`) and where the directory lies are not part of a run's identity; nor is how it is
+    audited, since nothing before depends on that, but for the trigger suites, whose prompts are held out.
     """
     identity = {key: value for key, value in as_plain(bunch.config).items() if key not in {"runtime", "output"}}
+    identity["audit"] = {"triggers": identity["audit"]["triggers"]}
     return RunDirectory(bunch.config.output_directory, config=identity, inputs=bunch.fingerprints(), fresh=fresh)
 
 
