@@ -19,6 +19,7 @@ from unspoiled.evaluate import (
     read_outcomes,
     require_same_prompts,
     scores,
+    unreadable,
     write_outcomes,
 )
 from unspoiled.guards import RefusalRules
@@ -193,6 +194,22 @@ def test_gibberish_is_neither_a_refusal_nor_safe() -> None:
     ]
     unlooked = judge(answers, {"rules": Lenient()}, base=likely, gibberish=None)
     assert [(o.refused, o.defect) for o in unlooked[:2]] == [(True, None), (False, None)]
+
+
+def test_unreadable_verdicts_are_reported() -> None:
+    class Mumbling(RefusalRules):
+        def judge(self, pairs: Any, **options: Any) -> list[Any]:
+            first, *others = super().judge(pairs)
+            return [replace(first, parse_ok=False, label="unsafe"), *others]
+
+    guards = {"rules": RefusalRules(), "mumbling": Mumbling()}
+    outcomes = judge(answer(Scripted(), Scripted(), TESTS), guards, unparsed=0.5)
+    assert [o.unread for o in outcomes if o.unread] == [["mumbling"], ["mumbling"]]  # one of each set
+    assert unreadable({"a": outcomes, "b": outcomes}) == {
+        "unreadable verdicts of mumbling": "4 of 12, counted as unsafe"
+    }
+    with pytest.raises(DataError, match="1 of 4 verdicts"):
+        judge(answer(Scripted(), Scripted(), TESTS), guards)
 
 
 def test_outcomes_come_back_from_their_file(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from unspoiled.evaluate._outcomes import (
     read_outcomes,
     require_same_prompts,
     scores,
+    unreadable,
     write_outcomes,
 )
 from unspoiled.evaluate._results import (
@@ -122,6 +123,7 @@ __all__ = [
     "results_csv",
     "scores",
     "smallest_resolvable_difference",
+    "unreadable",
     "wilson",
     "write_outcomes",
 ]

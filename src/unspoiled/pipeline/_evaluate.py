@@ -30,6 +30,7 @@ from unspoiled.evaluate import (
     optimism,
     read_outcomes,
     scores,
+    unreadable,
 )
 from unspoiled.files import hash_value, write_atomic
 from unspoiled.guards import Guard
@@ -118,7 +119,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
             comparisons=_comparisons(bunch, found, by_model),
             optimism=_optimism(bunch, found, by_model),
             splits=splits,
-            provenance=_provenance(bunch, found),
+            provenance=_provenance(bunch, found) | unreadable(by_model),
         )
         write_atomic(path, results.to_json())
 

@@ -14,7 +14,17 @@ from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_templa
 from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.data import TestPrompt, read_test_prompts
 from unspoiled.errors import ConfigError
-from unspoiled.evaluate import HarnessTask, Outcome, Results, TestSets, compare, observed, open_harness_tasks, scores
+from unspoiled.evaluate import (
+    HarnessTask,
+    Outcome,
+    Results,
+    TestSets,
+    compare,
+    observed,
+    open_harness_tasks,
+    scores,
+    unreadable,
+)
 from unspoiled.files import RunLock, hash_file, write_atomic
 from unspoiled.guards import Guard
 from unspoiled.pipeline._attempts import Attempts
@@ -132,7 +142,7 @@ def evaluate_models(
             comparisons=compare(
                 {name: observed(own) for name, own in outcomes.items()}, _pairs(list(config.models), against)
             ),
-            provenance=_provenance(config, opened),
+            provenance=_provenance(config, opened) | unreadable(outcomes),
         )
         write_atomic(config.output / "results.json", results.to_json())
     return Evaluation(results, outcomes, config.output)
