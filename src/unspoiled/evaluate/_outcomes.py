@@ -62,7 +62,7 @@ class Outcome:
     loss: float | None = None
     safe: Mapping[str, bool] = field(default_factory=dict)
     advice: Mapping[str, bool] = field(default_factory=dict)
-    unread: Sequence[str] = ()
+    unread: Sequence[str] = field(default_factory=list)
 
 
 def judge(
