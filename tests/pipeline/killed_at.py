@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import altair  # noqa: F401  what a run imports when it gets there, imported once for all processes
 import cma  # noqa: F401
 import optuna  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401

@@ -63,7 +63,9 @@ def test_two_models_are_measured_and_compared(
     arguments += ["--out", tmp_path / "out", "--device", "cpu"]
     done = unspoiled(*arguments)
     assert done.code == 0, done.err
-    *tables, _ = done.out.splitlines()  # the last line holds a path
+    *tables, _, report = done.out.splitlines()  # the last lines hold paths
+    assert report == f"Report: {tmp_path / 'out' / 'report.html'}"
+    assert "Content-Security-Policy" in (tmp_path / "out" / "report.html").read_text()
     assert max(map(len, tables)) <= 80
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     rates = {name: scores["rates"] for name, scores in found["models"].items()}

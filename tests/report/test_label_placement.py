@@ -7,7 +7,7 @@ def boxes(placements, texts):
     """Boxes measured anew: 6.3 pixels a character, 13 high."""
     for place, text in zip(placements, texts, strict=True):
         width = 6.3 * len(text)
-        left = place.x - {"left": 0, "center": width / 2, "right": width}[place.align]
+        left = place.x - {"start": 0, "middle": width / 2, "end": width}[place.align]
         yield Box(left, place.y - 6.5, left + width, place.y + 6.5)
 
 
@@ -28,4 +28,4 @@ def test_labels_of_close_points_do_not_overlap_and_stay_inside():
 
 
 def test_a_lone_point_has_its_label_to_the_right():
-    assert place_labels([(50, 50)], ["x"], Box(0, 0, 100, 100))[0] == (59, 50, "left")
+    assert place_labels([(50, 50)], ["x"], Box(0, 0, 100, 100))[0] == (59, 50, "start")

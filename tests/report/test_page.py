@@ -2,9 +2,11 @@
 
 import dataclasses
 import re
+from html import unescape
 
 import pytest
 
+from unspoiled.evaluate import ModelScores, Results
 from unspoiled.report import (
     CoefficientTable,
     ReportInputs,
@@ -13,10 +15,15 @@ from unspoiled.report import (
     render_report,
     write_report,
 )
-from unspoiled.report._figure_style import PALETTE
+from unspoiled.report._drawing import PALETTE
 from unspoiled.report._page import _resource
 from unspoiled.report._search_figures import _trial_ticks, search_progress
-from unspoiled.report._verdict import guard_note, verdict
+
+
+def bare(page):
+    """The text of a page or a part of it, as a reader sees it."""
+    shown = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", shown)))
 
 
 def test_same_inputs_same_page(inputs, rendered):
@@ -27,53 +34,45 @@ def test_every_figure_colour_has_a_rule_for_the_dark_page(inputs, rendered):
     style = _resource("style.css")
     for colour in PALETTE:
         assert f'[fill="{colour}"]' in style
-        assert f'[stroke="{colour}"]' in style
-    drawn = set(re.findall(r'(?:fill|stroke)="(#[^"]+|rgb[^"]+|[a-z]+)"', rendered(inputs)))
-    assert drawn <= {*PALETTE, "none", "transparent"}
+        assert f'[stroke="{colour}"]' in style or colour == "#ffffff"
+    drawings = "".join(re.findall(r"<svg.*?</svg>", rendered(inputs), re.DOTALL))
+    drawn = set(re.findall(r'(?:fill|stroke)="(#[^"]+|rgb[^"]+|[a-z]+)"', drawings))
+    assert drawn <= {*PALETTE, "none"}
+    assert len(drawn) > 5
 
 
-def test_the_page_holds_every_rate_with_its_interval(inputs, rendered):
+def test_the_page_holds_every_rate_and_mean_with_its_interval(inputs, rendered):
+    text = bare(rendered(inputs))
     for scores in inputs.results.models.values():
-        for rate in scores.measures().values():
-            cell = f"{100 * rate.rate:.1f}% {100 * rate.low:.1f}–{100 * rate.high:.1f}"
-            assert cell in re.sub("<[^>]+>", "", rendered(inputs))
+        for rate in scores.rates.values():
+            assert f"{100 * rate.rate:.1f}% {100 * rate.low:.1f}–{100 * rate.high:.1f}" in text
+        for mean in scores.means.values():
+            assert f"{mean.mean:.3f} {mean.low:.3f}–{mean.high:.3f}" in text
+    for name in ("base", *inputs.experts, "uniform", "evolve"):
+        for of_category in inputs.results.models[name].categories.values():
+            rate = of_category["refusal"]
+            assert f"{100 * rate.rate:.1f}% {100 * rate.low:.1f}–{100 * rate.high:.1f}" in text
 
 
-def test_the_verdict_in_three_sentences(inputs):
-    measured, compared, not_tested = verdict(inputs)
-    assert measured == (
-        "“evolve”, a merge of “aligned”, “colours” and “letters”, declined 93.6% (95% interval 90.3–95.8) "
-        "of 313 unsafe test prompts and 4.7% (2.3–9.3) of 150 harmless ones (judged by refusal rules 1); "
-        "its accuracy is 75.5% (69.1–80.9) in colours and 69.5% (62.8–75.5) in letters."
-    )
-    assert compared == (
-        "Prompt by prompt, against the uniform merge it is better on refusal (+82.7 points) and the gap is "
-        "not resolved on over-refusal (+4.7 points), colours (+2.5 points) and letters (+5.0 points); "
-        "against its aligned parent “aligned” it is better on colours (+44.0 points) and letters (+44.0 "
-        "points) and the gap is not resolved on refusal (+0.3 points) and over-refusal (−1.3 points)."
-    )
-    assert not_tested.startswith("Not tested: prompts unlike those of the test sets, other languages,")
+def test_the_page_holds_every_comparison_with_its_interval(inputs, rendered):
+    rows = rendered(inputs).partition("Comparisons of evolve")[2].partition("Optimism")[0]
+    text = bare(rows)
+    for row in inputs.results.comparisons:
+        if row.only_model is not None:
+            points = f"{100 * row.low:+.1f} to {100 * row.high:+.1f}".replace("-", "−")
+            assert f"{row.model} {row.baseline}" in text
+            assert points.replace("−0.0", "0.0").replace("+0.0", "0.0") in text
+    assert "+0.121 +0.058 to +0.184 0.080 – bootstrap" in text
 
 
-def test_the_verdict_says_when_nothing_was_compared(inputs):
-    alone = inputs.results.model_copy(update={"comparisons": []})
-    compared = verdict(dataclasses.replace(inputs, results=alone))[1]
-    assert compared == (
-        "Prompt by prompt, it was not compared with the uniform merge; it was not compared with its aligned "
-        "parent “aligned”."
-    )
-    only = alone.model_copy(update={"models": {"evolve": alone.models["evolve"]}})
-    assert verdict(dataclasses.replace(inputs, results=only))[1] == "It was compared with no other model."
+def test_families_are_told_from_responses(inputs):
+    rate = inputs.results.models["base"].rates["refusal"].model_copy(update={"families": 40})
+    alone = Results(models={"base": ModelScores(rates={"refusal": rate})}, comparisons=[], provenance={})
+    assert "313 in 40 families" in render_report(ReportInputs(title="t", results=alone))
 
 
 def test_no_model_is_called_safe(inputs, rendered):
-    assert not re.search(r"\b(is|are) (now )?(safe|certified|harmless)\b", rendered(inputs))
-
-
-def test_one_guard_for_search_and_report_is_pointed_out(inputs):
-    assert "also the one that filtered the search data" in (guard_note(inputs) or "")
-    other = inputs.results.model_copy(update={"provenance": {"guard": "a", "search_guard": "b"}})
-    assert guard_note(dataclasses.replace(inputs, results=other)) is None
+    assert not re.search(r"\b(is|are) (now )?(safe|certified|harmless)\b", bare(rendered(inputs)))
 
 
 def test_failed_trials_are_counted_and_not_drawn(inputs, rendered):
@@ -92,50 +91,80 @@ def test_a_merge_that_breaks_a_limit_is_never_the_best(inputs, rendered):
     assert "random none within the limits" in page
     assert "the least CE_expert with CE_safety ≤ 0.280" in page
     alone = dataclasses.replace(
-        inputs, trials=[TrialPoint(i, "evolve", 1.0 - i / 10, feasible=False) for i in range(3)]
+        inputs, trials=[TrialPoint(i, "evolve", 1.0 - i / 10, feasible=False) for i in range(3)], responses=[]
     )
     assert "evolve none within the limits" in render_report(alone)
 
 
 def test_finalists_stand_beside_the_safest_expert(inputs, rendered):
     table = rendered(inputs).partition("<h3>Finalists</h3>")[2].partition("</table>")[0]
-    rows = [re.sub(r"<[^>]+>|\s+", " ", row).split() for row in table.partition("<tbody>")[2].split("</tr>")[:-1]]
+    rows = [bare(row).split() for row in table.partition("<tbody>")[2].split("</tr>")[:-1]]
     assert [row[0] for row in rows] == ["aligned", "cocktail", "evolve"]
     assert rows[0][1:5] == ["safest", "expert", "–", "98.3%"]
     assert rows[1][-1] == "+75.0"
 
 
+def test_the_audit_shows_costs_of_leaving_each_expert_out(inputs, rendered):
+    audit = rendered(inputs).partition('<section id="audit"')[2].partition("</section>")[0]
+    text = bare(audit)
+    assert "“letters” spoils the uniform merge: without it, CE_safety changes by −0.95 nats" in text
+    assert "No expert's part in the harm of “evolve” is resolved." in text
+    for merge in inputs.audit.merges.values():
+        for changes in merge.without.values():
+            for change in changes.values():
+                low, high = (f"{v:+.3f}".replace("-", "−") for v in (change.low, change.high))
+                assert f"{low} to {high}" in text
+    assert "letters in layer 20 (6.4 robust deviations)" in text
+    assert text.count("▼ the trigger lowers refusal") == 2
+    assert text.count("≈ not resolved") == 3
+
+
+def test_licences_stand_apart_from_hashes(rendered, inputs):
+    provenance = bare(rendered(inputs).partition('<section id="provenance"')[2])
+    assert "Licences base Apache-2.0" in provenance
+    without = inputs.results.model_copy(update={"provenance": {}})
+    page = render_report(ReportInputs(title="t", results=without))
+    assert "None is recorded" in page
+
+
 def test_a_page_with_only_results(inputs):
-    bare = ReportInputs(
-        title="t",
-        results=inputs.results,
-        winner="evolve",
-        experts=[],
-        recipes={},
-        trials=[],
-        yields={},
-        stage_seconds={},
-        recipe_yaml="",
-        command="",
-        responses=[],
-    )
-    page = render_report(bare)
-    for absent in ("search", "coefficients", "data", "responses"):
+    page = render_report(ReportInputs(title="t", results=inputs.results, winner="evolve"))
+    for absent in ("search", "coefficients", "data", "responses", "audit"):
         assert f'id="{absent}"' not in page
-    failed = dataclasses.replace(bare, trials=[TrialPoint(0, "evolve", float("inf"))])
+        assert f'href="#{absent}"' not in page
+    assert "<script" not in page
+    failed = ReportInputs(title="t", results=inputs.results, trials=[TrialPoint(0, "evolve", float("inf"))])
     assert "No trial has an objective" in render_report(failed)
+
+
+@pytest.mark.parametrize("kept", [["refusal"], ["domain:colours"], ["loss:colours"], []])
+def test_a_page_of_one_measure_and_no_search(inputs, kept):
+    def cut(scores):
+        return ModelScores(
+            rates={m: r for m, r in scores.rates.items() if m in kept},
+            means={m: r for m, r in scores.means.items() if m in kept},
+        )
+
+    models = {name: cut(scores) for name, scores in inputs.results.models.items()}
+    found = Results(models=models, comparisons=[], provenance={})
+    page = render_report(ReportInputs(title="t", results=found))
+    assert "evaluation report" in page
+    assert 'id="glance"' not in page
+    assert 'id="trade-off"' not in page
 
 
 def test_the_page_stays_small_whatever_models_write(inputs):
     worst = "\u202e<" * 200_000
     answers = dict.fromkeys(inputs.results.models, (worst, "complied"))
-    rows = [ResponseRow("StrongREJECT", worst, answers)] * 80
+    rows = [ResponseRow("StrongREJECT", worst, answers)] * 900
     recipes = {
         name: CoefficientTable([str(i) for i in range(60)], list("abcdefgh"), [[0.5] * 8] * 60) for name in "xyz"
     }
     page = render_report(dataclasses.replace(inputs, responses=rows, recipes={**inputs.recipes, **recipes}))
     assert len(page.encode()) < 3_000_000
-    assert "the first 60 of 80" in page
+    shown = page.count('<details class="response"')
+    assert f"{shown} of 900 test prompts, spread evenly over all of them" in page
+    assert shown > 200
     assert "more characters not shown" in page
 
 
@@ -148,7 +177,7 @@ def test_the_old_page_stays_when_writing_fails(inputs, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no space"):
-        write_report(inputs, path)
+        write_report(dataclasses.replace(inputs, responses=[]), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -160,11 +189,6 @@ def test_inputs_that_do_not_fit_are_refused(inputs):
         CoefficientTable(["all"], ["a", "b"], [[1.0]])
     with pytest.raises(ValueError, match="not a finite number"):
         CoefficientTable(["all"], ["a"], [[float("nan")]])
-
-
-def test_the_aligned_parent_is_the_one_that_refuses_most_unless_named(inputs):
-    assert inputs.aligned_parent == "aligned"
-    assert dataclasses.replace(inputs, aligned="letters").aligned_parent == "letters"
 
 
 @pytest.mark.parametrize(

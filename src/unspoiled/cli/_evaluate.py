@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,7 @@ def evaluate(
     wanted = _config(models, config, out, options)
     watcher = ConsoleWatcher(quiet=quiet)
     try:
-        found = evaluate_models(wanted, against=against, watcher=watcher)
+        found = evaluate_models(wanted, against=against, command=_command(), watcher=watcher)
     finally:
         watcher.close()
     if as_json:
@@ -68,6 +70,12 @@ def evaluate(
         click.echo()
         print_table(comparisons_table(found.results.comparisons))
     click.echo(f"Results: {shown(found.directory / 'results.json')}")
+    click.echo(f"Report: {shown(found.directory / 'report.html')}")
+
+
+def _command() -> str:
+    """Return what was typed, for the report."""
+    return shlex.join(["unspoiled", *sys.argv[1:]])
 
 
 def _config(models: tuple[str, ...], run: Path | None, out: Path, options: dict[str, Any]) -> EvaluationConfig:

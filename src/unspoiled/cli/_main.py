@@ -16,8 +16,9 @@ from unspoiled.cli._audit import audit
 from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
 from unspoiled.cli._push import push
+from unspoiled.cli._reports import compare, report
 from unspoiled.cli._size import size
-from unspoiled.cli._stages import QUIET, check, generate, report, run, search, shown
+from unspoiled.cli._stages import QUIET, check, generate, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, audit, report, push, guards):
+for _command in (run, check, generate, search, evaluate, audit, report, compare, push, guards):
     cli.add_command(_command)
 
 

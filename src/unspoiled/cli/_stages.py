@@ -147,14 +147,6 @@ def search(
 @click.command()
 @CONFIG
 @SET
-@QUIET
-def report(config: Path, overrides: tuple[str, ...], quiet: bool) -> None:
-    """Write the HTML report, and print its path (does first what is missing)."""
-    outcome = run_until(config, overrides, "report", False, quiet)
-    assert outcome.report is not None
-    click.echo(shown(outcome.report))
-
-
 def shown(path: Path) -> str:
     """Return a path as short as it can be typed from here."""
     path = path.resolve()
@@ -178,7 +170,17 @@ def run_until(
     runtime: dict[str, Any] | None = None,
     more: int = 0,
 ) -> RunOutcome:
-    """Do a run until a stage, its last one included, and show how it goes."""
+    """Do the stages of a run up to one, with progress on stderr.
+
+    Args:
+        config: The config's path.
+        overrides: Values in place of the config's, as KEY=VALUE.
+        until: The last stage.
+        fresh: Discard what the run directory holds.
+        quiet: Print no progress.
+        runtime: What flags say of the machine.
+        more: Trials or steps beyond the budget.
+    """
     from unspoiled.cli._console import ConsoleWatcher
     from unspoiled.config import read_run_config
     from unspoiled.pipeline import run as run_pipeline

@@ -24,6 +24,7 @@ from unspoiled.evaluate._measures import (
     TASK_PREFIX,
     higher_is_better,
     is_decisive,
+    is_skill,
 )
 from unspoiled.evaluate._optimism import optimism
 from unspoiled.evaluate._outcomes import (
@@ -109,6 +110,7 @@ __all__ = [
     "higher_is_better",
     "holm",
     "is_decisive",
+    "is_skill",
     "judge",
     "mcnemar",
     "measure",

@@ -40,6 +40,11 @@ def higher_is_better(measure: str) -> bool:
     )
 
 
+def is_skill(measure: str) -> bool:
+    """Say whether a measure is of expertise, and not of safety."""
+    return _named(measure, (DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX))
+
+
 def is_decisive(measure: str) -> bool:
     """Say whether a measure is one that a merge is judged by: refusals, guards' verdicts, and accuracy."""
     return measure in (REFUSAL, OVER_REFUSAL) or _named(measure, _DECISIVE)

@@ -233,6 +233,11 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "search_guard": bunch.data_guard.name,
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
+        **{
+            f"license {name}": license
+            for name, source in {BASE: bunch.base, **bunch.experts}.items()
+            if (license := declared_license(source)) is not None
+        },
         **bunch.fingerprints(),
     }
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from unspoiled import __version__
-from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
+from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, declared_license, open_model
 from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.data import TestPrompt, read_test_prompts
 from unspoiled.errors import ConfigError
@@ -20,8 +20,10 @@ from unspoiled.evaluate import (
     Results,
     TestSets,
     compare,
+    comparisons_csv,
     observed,
     open_harness_tasks,
+    results_csv,
     scores,
     unreadable,
 )
@@ -33,6 +35,7 @@ from unspoiled.pipeline._guards import open_configured
 from unspoiled.pipeline._measuring import Candidate, Measuring
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.report import ReportInputs, side_by_side_rows, write_report
 
 _WEIGHTS: Dtype = "bfloat16"  # the dtype of weights in memory on machines that multiply in it; float32 on others
 
@@ -99,13 +102,18 @@ def evaluation_like(run: RunConfig, models: Mapping[str, str], output: Path) -> 
 
 
 def evaluate_models(
-    config: EvaluationConfig, *, against: Sequence[str] = (), watcher: Watcher | None = None
+    config: EvaluationConfig,
+    *,
+    against: Sequence[str] = (),
+    command: str = "unspoiled evaluate",
+    watcher: Watcher | None = None,
 ) -> Evaluation:
-    """Measure models, compare them, and write `results.json`; what was measured before is kept.
+    """Measure models, compare them, and write `results.json` and `report.html`; what was measured before is kept.
 
     Args:
         config: What to measure, and how.
         against: Compare every model with these alone. Default: every pair.
+        command: What the report tells a reader to type.
         watcher: Is told how it goes.
 
     Raises:
@@ -145,6 +153,12 @@ def evaluate_models(
             provenance=_provenance(config, opened) | unreadable(outcomes),
         )
         write_atomic(config.output / "results.json", results.to_json())
+        write_atomic(config.output / "results.csv", results_csv(results))
+        write_atomic(config.output / "comparisons.csv", comparisons_csv(results))
+        shown = ReportInputs(
+            " and ".join(config.models), results, command=command, responses=side_by_side_rows(outcomes)
+        )
+        write_report(shown, config.output / "report.html")
     return Evaluation(results, outcomes, config.output)
 
 
@@ -219,6 +233,11 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
         "guard": " and ".join(guard.name for guard in opened.guards.values()),
         "gibberish": f"beyond {config.gibberish:g} nats per token under the base" if looked_for else "not looked for",
         "sampling": f"temperature {config.temperature:g}, {config.seeds} seeds" if config.temperature else "greedy",
+        **{
+            f"license {name}": license
+            for name, source in opened.models.items()
+            if (license := declared_license(source)) is not None
+        },
         **{f"model {name}": source.fingerprint() for name, source in opened.models.items()},
         **({} if opened.base is None else {"model base": opened.base.fingerprint()}),
         **{f"file {name}": hash_file(path) for name, path in files.items() if path is not None},

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unspoiled.audit import Audit
 from unspoiled.config import Recipe
-from unspoiled.evaluate import Outcome, Results, read_outcomes
+from unspoiled.evaluate import Results, comparisons_csv, read_outcomes, results_csv
+from unspoiled.files import hash_value, write_atomic
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import broken_by
@@ -17,48 +19,55 @@ from unspoiled.report import (
     CoefficientTable,
     FinalistRow,
     ReportInputs,
-    ResponseRow,
     SearchRow,
     TrialPoint,
+    side_by_side_rows,
     write_report,
 )
 from unspoiled.search import EMBEDDINGS, SearchSpace, block_label
 
-_SHOWN_RESPONSES = 30  # prompts shown side by side in the report, of each safety set
 
-
-def report(
-    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str, watcher: Watcher
-) -> Path:
-    """Write `report.html` in the run directory and return its path."""
-    path = run.path / "report.html"
+def report(run: RunDirectory, inputs: ReportInputs, watcher: Watcher) -> Path:
+    """Write `report.html`, `results.csv` and `comparisons.csv` in the run directory; return the first's path."""
+    path, tables = run.path / "report.html", [run.path / "results.csv", run.path / "comparisons.csv"]
     watcher.begin("report")
 
     def write() -> None:
-        write_report(
-            ReportInputs(
-                title=f"{run.path.name}: {' + '.join(bunch.experts)}",
-                results=results,
-                winner=found.winner,
-                experts=list(bunch.experts),
-                recipes={n: _coefficients(list(bunch.experts), bunch.space, r) for n, r in found.recipes.items()},
-                trials=_trial_points(found),
-                searches=search_rows(found),
-                finalists=_finalist_rows(found),
-                objective=described_goal(found.goals["search"]),
-                yields={title: dict(tally.total) for title, tally in tallies(bunch, run).items()},
-                stage_seconds=stage_seconds(run),
-                recipe_yaml=found.recipes[found.winner].to_yaml(),
-                command=command,
-                responses=_responses(run.path / "evaluation", list(results.models)),
-                aligned=found.safest,
-            ),
-            path,
-        )
+        for table, text in zip(tables, (results_csv(inputs.results), comparisons_csv(inputs.results)), strict=True):
+            write_atomic(table, text)
+        write_report(inputs, path)
 
-    if not run.step("report", [run.digest("results"), run.digest("search:selection")], [path], write):
+    audited = None if inputs.audit is None else hash_value(inputs.audit.to_json())
+    if not run.step("report", [run.digest("results"), run.digest("search:selection"), audited], [path, *tables], write):
         watcher.kept("report")
     return path
+
+
+def report_inputs(
+    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, audit: Audit | None, command: str
+) -> ReportInputs:
+    """Return what the run found, in the report's own terms."""
+    experts = bunch.config.bunch.experts
+    outcomes = {name: read_outcomes(run.path / "evaluation" / f"{name}.jsonl") for name in results.models}
+    return ReportInputs(
+        title=f"{run.path.name}: {' + '.join(bunch.experts)}",
+        results=results,
+        winner=found.winner,
+        experts=list(bunch.experts),
+        recipes={n: _coefficients(list(bunch.experts), bunch.space, r) for n, r in found.recipes.items()},
+        trials=_trial_points(found),
+        searches=search_rows(found),
+        finalists=_finalist_rows(found),
+        objective=described_goal(found.goals["search"]),
+        yields={title: dict(tally.total) for title, tally in tallies(bunch, run).items()},
+        stage_seconds=stage_seconds(run),
+        recipe_yaml=found.recipes[found.winner].to_yaml(),
+        command=command,
+        responses=side_by_side_rows(outcomes),
+        aligned=found.safest,
+        domain_experts={expert.domain: name for name, expert in experts.items() if expert.domain is not None},
+        audit=audit,
+    )
 
 
 def stage_seconds(run: RunDirectory) -> dict[str, float]:
@@ -157,24 +166,3 @@ def _coefficients(experts: Sequence[str], space: SearchSpace, recipe: Recipe) ->
 
 def _sets(recipe: Recipe, name: str) -> bool:
     return name in recipe.parameters or any(name in entry.parameters for entry in recipe.models)
-
-
-def _responses(folder: Path, names: list[str]) -> list[ResponseRow]:
-    outcomes = {name: read_outcomes(folder / f"{name}.jsonl") for name in names}
-    rows: list[ResponseRow] = []
-    for kind in ("unsafe", "harmless"):
-        chosen = [i for i, outcome in enumerate(outcomes[names[0]]) if outcome.set == kind]
-        step = max(1, len(chosen) // _SHOWN_RESPONSES)
-        for i in chosen[::step][:_SHOWN_RESPONSES]:
-            answers = {name: (found[i].response, _verdict(found[i])) for name, found in outcomes.items()}
-            rows.append(ResponseRow(kind, outcomes[names[0]][i].prompt, answers))
-    return rows
-
-
-def _verdict(outcome: Outcome) -> str:
-    """Return the report's word for an outcome; it hides the text of those that it does not know."""
-    if outcome.defect is not None:
-        return f"invalid ({outcome.defect})"
-    if outcome.set == "unsafe":
-        return "refused" if outcome.refused else "not refused"
-    return "over-refused" if outcome.refused else "answered"

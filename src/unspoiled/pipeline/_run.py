@@ -17,10 +17,10 @@ from unspoiled.pipeline._evaluate import evaluate, write_merged
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
-from unspoiled.pipeline._report import report, search_rows
+from unspoiled.pipeline._report import report, report_inputs, search_rows
 from unspoiled.pipeline._search import search
 from unspoiled.pipeline._trackers import Trackers
-from unspoiled.report import SearchRow
+from unspoiled.report import ReportInputs, SearchRow
 
 Stage = Literal["generate", "search", "merge", "evaluate", "audit", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -38,6 +38,7 @@ class RunOutcome:
         searches: What each strategy of the search did; empty if the run stopped before.
         yields: What became of the questions, by data set and reason.
         audit: Who spoils the merges; None if the run stopped before, or the config wants none.
+        shown: What the report shows; None if the run stopped before.
     """
 
     directory: Path
@@ -47,6 +48,7 @@ class RunOutcome:
     searches: Sequence[SearchRow] = ()
     yields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     audit: Audit | None = None
+    shown: ReportInputs | None = None
 
 
 def open_run(bunch: Bunch, *, fresh: bool = False) -> RunDirectory:
@@ -110,5 +112,6 @@ def run(
         audited = audit(bunch, opened, found, results, rows, watcher)
         if last < STAGES.index("report"):
             return RunOutcome(directory, results, found.winner, searches=searches, audit=audited)
-        page = report(bunch, opened, found, results, command, watcher)
-        return RunOutcome(directory, results, found.winner, page, searches, audit=audited)
+        shown = report_inputs(bunch, opened, found, results, audited, command)
+        page = report(opened, shown, watcher)
+        return RunOutcome(directory, results, found.winner, page, searches, audit=audited, shown=shown)

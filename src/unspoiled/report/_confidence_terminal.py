@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from unspoiled.evaluate import Comparison, Optimism
 from unspoiled.report._hostile_text import shortened
-from unspoiled.report._wording import difference_of, interval, measure_name, p_value, percent, points
+from unspoiled.report._wording import interval, measure_name, p_value, percent, points, points_range, signed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> "Table":
             Text(shortened(row.model, _LONGEST_NAME)),
             Text(shortened(row.baseline, _LONGEST_NAME)),
             Text(shortened(measure_name(row.measure), _LONGEST_MEASURE)),
-            *difference_of(row),
+            *_gap(row),
             p_value(row.p_value),
             row.verdict,
         )
@@ -44,11 +44,18 @@ def optimism_table(rows: Sequence[Optimism]) -> "Table":
             f"{percent(row.selection.rate, 0)} {interval(row.selection, 0)}",
             f"{percent(row.test.rate, 0)} {interval(row.test, 0)}",
             points(row.difference),
-            f"{points(row.low)} to {points(row.high)}",
+            points_range(row.low, row.high),
         )
     table.caption = "selection minus test, points: what picking the winner there flatters it by"
     table.caption_justify = "left"
     return table
+
+
+def _gap(row: Comparison) -> tuple[str, str]:
+    """Write a gap and its interval without their unit, which the caption names."""
+    if row.only_model is not None:
+        return points(row.difference), points_range(row.low, row.high)
+    return signed(row.difference, 3), f"{signed(row.low, 3)} to {signed(row.high, 3)}"
 
 
 def _table(*left: str, right: Sequence[str]) -> "Table":

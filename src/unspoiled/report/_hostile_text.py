@@ -20,6 +20,8 @@ def visible(text: str) -> str:
     characters), lone surrogates, private and unassigned code points, and the selectors used to smuggle bytes.
     Line breaks, tabs and the joiners stay.
     """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text  # most texts, at once
     return "".join(char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩" for char in text.replace("\r\n", "\n"))
 
 
@@ -37,6 +39,9 @@ def clip(text: str, budget: int) -> tuple[str, int]:
         budget: how many bytes the escaped UTF-8 form of the beginning may take, so that a page of hostile
             text stays within its size.
     """
+    whole = visible(text) if len(text) <= budget else ""
+    if whole and len(escape(whole).encode()) <= budget:
+        return whole, 0
     spent = 0
     for index, char in enumerate(text):
         spent += len(escape(visible(char)).encode())

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
-from unspoiled.evaluate import REFUSAL, Rate, Results
+from unspoiled.audit import Audit
+from unspoiled.evaluate import DOMAIN_PREFIX, REFUSAL, SAFE_PREFIX, Rate, Results
 
 NOT_TESTED = (
     "prompts unlike those of the test sets",
@@ -15,6 +16,10 @@ NOT_TESTED = (
     "harm that the guard does not see",
 )
 """What no evaluation of ours covers; the report and the card say so."""
+
+
+BASE, UNIFORM = "base", "uniform"
+"""The names, in `results.json`, of the common ancestor and of the data-free merge with equal weights."""
 
 
 @dataclass(frozen=True)
@@ -95,42 +100,47 @@ class FinalistRow:
 class ResponseRow:
     """One test prompt with each model's answer and its verdict.
 
-    Verdicts `refused`, `safe`, `correct`, `incorrect`, `answered` and `over-refused` are shown openly; the
-    text behind any other verdict stays hidden until the reader asks for it.
+    Verdicts `refused`, `correct`, `incorrect`, `answered`, `over-refused` and `scored` are shown openly; the text
+    behind any other verdict stays hidden until the reader asks for it.
     """
 
     set: str
     prompt: str
     answers: Mapping[str, tuple[str, str]]
     """By model: (text, verdict)."""
+    category: str = ""
+    """The prompt's harm category, if it has one."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything on the page, in its final form."""
+    """Everything on the page, in its final form. All may be absent but the title and the results."""
 
     title: str
     results: Results
-    winner: str
-    """The name of the chosen merge in `results.models`."""
-    experts: Sequence[str]
+    winner: str | None = None
+    """The name of the chosen merge in `results.models`; None where nothing was searched."""
+    experts: Sequence[str] = ()
     """The experts' names."""
-    recipes: Mapping[str, CoefficientTable]
+    recipes: Mapping[str, CoefficientTable] = field(default_factory=dict)
     """By the merge's name."""
-    trials: Sequence[TrialPoint]
-    yields: Mapping[str, Mapping[str, int]]
+    trials: Sequence[TrialPoint] = ()
+    yields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By data set: counts such as asked, kept, unrefused, duplicates."""
-    stage_seconds: Mapping[str, float]
-    recipe_yaml: str
-    command: str
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    recipe_yaml: str = ""
+    command: str = ""
     """What a reader types to get these numbers again."""
-    responses: Sequence[ResponseRow]
+    responses: Sequence[ResponseRow] = ()
     aligned: str | None = None
     """The aligned parent; None takes the expert with the highest refusal rate."""
+    domain_experts: Mapping[str, str] = field(default_factory=dict)
+    """By domain: the expert that was made for it. One not named here is the expert that is best in it."""
     objective: str = ""
     """What the search minimised, in a phrase."""
     searches: Sequence[SearchRow] = ()
     finalists: Sequence[FinalistRow] = ()
+    audit: Audit | None = None
     not_tested: Sequence[str] = field(default=NOT_TESTED)
 
     def __post_init__(self) -> None:
@@ -145,8 +155,27 @@ class ReportInputs:
                 raise ValueError(f"no scores for model {name!r}; there are {known}")
 
     @property
+    def safety_measure(self) -> str | None:
+        """The measure that stands for safety in figures: refusal, else the first guard's; None if neither is there."""
+        rates = self.results.rates
+        return REFUSAL if REFUSAL in rates else next((m for m in rates if m.startswith(SAFE_PREFIX)), None)
+
+    @property
     def aligned_parent(self) -> str | None:
         """The aligned parent: the one named, else the expert that refuses most; None without any."""
-        measured = [name for name in self.experts if name in self.results.models]
-        refusal = {name: self.results.models[name].rates[REFUSAL].rate for name in measured}
-        return self.aligned or max(refusal, key=refusal.__getitem__, default=None)
+        return self.aligned or (self._best_expert(self.safety_measure) if self.safety_measure else None)
+
+    @property
+    def parents(self) -> list[str]:
+        """The base and the experts, of those that were measured."""
+        return [name for name in self.results.models if name == BASE or name in self.experts]
+
+    def expert_of(self, skill: str) -> str | None:
+        """Return the expert of a domain or task, by its measure: the one made for it, else the one best in it."""
+        named = self.domain_experts.get(skill.removeprefix(DOMAIN_PREFIX))
+        return named if named in self.results.models else self._best_expert(skill)
+
+    def _best_expert(self, measure: str) -> str | None:
+        models = self.results.models
+        rates = {n: models[n].rates[measure].rate for n in self.experts if n in models and measure in models[n].rates}
+        return max(rates, key=rates.__getitem__, default=None)

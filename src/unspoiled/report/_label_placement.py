@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-Align = Literal["left", "center", "right"]
+Align = Literal["start", "middle", "end"]
 _LINE_HEIGHT = 13.0
 _CHARACTER_WIDTH = 6.3
 _NEARER = 4.0  # Square pixels of overlap that one step down the list of positions is worth.
@@ -27,14 +27,14 @@ class Placement(NamedTuple):
 
 
 _AROUND: tuple[tuple[float, float, Align], ...] = (
-    (9.0, 0.0, "left"),
-    (-9.0, 0.0, "right"),
-    (7.0, -10.0, "left"),
-    (7.0, 10.0, "left"),
-    (-7.0, -10.0, "right"),
-    (-7.0, 10.0, "right"),
-    (0.0, -14.0, "center"),
-    (0.0, 14.0, "center"),
+    (9.0, 0.0, "start"),
+    (-9.0, 0.0, "end"),
+    (7.0, -10.0, "start"),
+    (7.0, 10.0, "start"),
+    (-7.0, -10.0, "end"),
+    (-7.0, 10.0, "end"),
+    (0.0, -14.0, "middle"),
+    (0.0, 14.0, "middle"),
 )
 _CANDIDATES = tuple((dx * reach, dy * reach, align) for reach in (1.0, 1.8, 2.8) for dx, dy, align in _AROUND)
 
@@ -69,7 +69,7 @@ def place_labels(
 
 def _text_box(placement: Placement, text: str) -> Box:
     width = _CHARACTER_WIDTH * len(text)
-    left = placement.x - {"left": 0.0, "center": width / 2, "right": width}[placement.align]
+    left = placement.x - {"start": 0.0, "middle": width / 2, "end": width}[placement.align]
     return Box(left, placement.y - _LINE_HEIGHT / 2, left + width, placement.y + _LINE_HEIGHT / 2)
 
 

@@ -1,33 +1,22 @@
 """Figures of how the merge was found: the search's progress, and the coefficients it ended with."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil, inf, isfinite
 from typing import NamedTuple
 
-from unspoiled.report._figure_style import (
-    ACCENT,
-    GREEN,
-    INK,
-    MUTED,
-    PLUM,
-    WARM,
-    Frame,
-    Margins,
-    label_layers,
-    label_width,
-    refield,
-    styled,
-)
-from unspoiled.report._hostile_text import shortened, visible
+from unspoiled.report._axes import Figure, Scale, decimals, span, text_width, ticks
+from unspoiled.report._drawing import ACCENT, GREEN, INK, MUTED, PLUM, RULE, WARM, Drawing
+from unspoiled.report._hostile_text import shortened
 from unspoiled.report._inputs import CoefficientTable, TrialPoint
 from unspoiled.report._label_placement import Box, place_labels
-from unspoiled.report._svg import draw
 from unspoiled.report._wording import number
 
 _SERIES = (ACCENT, WARM, GREEN, PLUM, INK)
-_DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (1, 3))
-_PROGRESS_MARGINS = Margins(left=62, top=12, right=100, bottom=46)
+_DASHES = ("", "6 3", "2 2", "8 3 2 3", "1 3")
+_LEFT, _TOP, _WIDTH, _HEIGHT = 58.0, 10.0, 790.0, 230.0
 _CELL_WIDTH, _CELL_HEIGHT, _LOW_CELL_HEIGHT = 66, 19, 9
 _HEADER_LINE, _MOST_HEADER_LINES = 13, 3
 _MOST_DOTS = 1500
@@ -59,129 +48,101 @@ def search_progress(trials: Sequence[TrialPoint]) -> dict[str, list[Progress]]:
     return progress
 
 
-def progress_figure(progress: dict[str, list[Progress]], winner: str, figure_id: str) -> str:
+def progress_figure(progress: dict[str, list[Progress]], winner: str | None, name: str) -> Figure:
     """Draw the best objective so far by strategy, with the trials as faint dots, and as crosses if they break a limit.
 
     The axis holds every best value, or all trials where none is within the limits; trials above it are not drawn, and
     neither are dots of more than 1,500 trials.
 
     Args:
-        progress: from `search_progress`, not empty.
-        winner: the strategy to stand out, if it is among them.
-        figure_id: makes the ids in the figure unique on the page.
+        progress: From `search_progress`, not empty.
+        winner: The strategy to stand out, if it is among them.
+        name: The figure's name.
     """
-    import altair as alt
-
     every = [row for rows in progress.values() for row in rows]
-    lines = {name: [row for row in rows if isfinite(row.best)] for name, rows in progress.items()}
+    lines = {strategy: [row for row in rows if isfinite(row.best)] for strategy, rows in progress.items()}
     bests = [row.best for rows in lines.values() for row in rows] or [row.objective for row in every]
-    low, high = min(bests), max(bests)
-    margin = 0.08 * (high - low) or 0.05
-    longest = max(2, *(row.trial for row in every))
-    frame = Frame(1, longest, low - margin, high + margin, width=800.0, height=230.0)
-    order = {name: rank for rank, name in enumerate(sorted(progress, key=lambda name: name != winner))}
-    if winner not in progress:
-        order = {name: rank + 1 for name, rank in order.items()}
-    series = {name: _SERIES[order[name] % len(_SERIES)] for name in progress}
-    scale_x = alt.Scale(domain=[1, longest], nice=False)
-    scale_y = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-    across = alt.X(
-        "trial:Q",
-        scale=scale_x,
-        axis=alt.Axis(values=_trial_ticks(longest), format="d", grid=False),
-        title="trial",
-    )
-    up = alt.Y("best:Q", scale=scale_y, axis=alt.Axis(tickCount=5), title="objective, lower is better")
-    layers = []
+    margin = 0.08 * (max(bests) - min(bests)) or 0.05
+    low, high = min(bests) - margin, max(bests) + margin
+    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
+    across, up = Scale(1, max(2, *(row.trial for row in every)), _LEFT, right), Scale(low, high, bottom, _TOP)
+    drawing = Drawing(right + 110, bottom + 44)
+    marks = ticks(low, high)
+    for value in marks:
+        drawing.line(_LEFT, up.at(value), right, up.at(value), RULE, width=0.8)
+        drawing.text(_LEFT - 7, up.at(value), number(value, decimals(marks)), MUTED, size=11, anchor="end")
+    for trial in _trial_ticks(int(across.high)):
+        drawing.text(across.at(trial), bottom + 14, str(trial), MUTED, size=11, anchor="middle")
+    drawing.text((_LEFT + right) / 2, bottom + 34, "trial", MUTED, anchor="middle")
+    drawing.text(12, (_TOP + bottom) / 2, "objective, lower is better", MUTED, anchor="middle", turned=True)
+
+    ranked = sorted(progress, key=lambda strategy: strategy != winner)
+    order = {strategy: rank + (winner not in progress) for rank, strategy in enumerate(ranked)}
+    colours = {strategy: _SERIES[order[strategy] % len(_SERIES)] for strategy in progress}
     dotted = len(every) <= _MOST_DOTS or not any(lines.values())
-    for name, rows in progress.items():
-        colour, dash = series[name], list(_DASHES[order[name] % len(_DASHES)])
-        seen = [row for row in rows if low - margin <= row.objective <= high + margin]
-        for feasible in (True, False) if dotted else ():
-            dots = [{"trial": r.trial, "tried": r.objective} for r in seen if r.feasible == feasible]
-            shape = {"filled": True, "size": 16} if feasible else {"filled": False, "shape": "cross", "size": 22}
-            if dots:
-                dot = alt.Chart(alt.Data(values=dots)).mark_point(opacity=0.4, color=colour, **shape)
-                layers.append(dot.encode(x=across, y=refield(up, "tried")))
-        steps = [{"trial": r.trial, "best": r.best} for r in lines[name]]
+    for row in (row for row in every if dotted and low <= row.objective <= high):
+        spot = across.at(row.trial), up.at(row.objective)
+        drawing.mark("circle" if row.feasible else "cross", *spot, 2.2, colours[row.strategy], opacity=0.4)
+    for strategy, rows in lines.items():
+        steps = [(across.at(row.trial), up.at(row.best)) for row in rows]
+        corners = steps[:1] + [corner for (_, y), (x, below) in pairwise(steps) for corner in ((x, y), (x, below))]
+        dash = _DASHES[order[strategy] % len(_DASHES)]
         if steps:
-            line = alt.Chart(alt.Data(values=steps)).mark_line(
-                interpolate="step-after", strokeWidth=2, color=colour, strokeDash=dash
-            )
-            end = alt.Chart(alt.Data(values=steps[-1:])).mark_point(filled=True, size=40, opacity=1, color=colour)
-            layers += [line.encode(x=across, y=up), end.encode(x=across, y=up)]
-    reached = {name: rows for name, rows in lines.items() if rows}
-    ends = [frame.pixel(rows[-1].trial, rows[-1].best) for rows in reached.values()]
-    names = [f"{shortened(name, 24)} {rows[-1].best:.3f}" for name, rows in reached.items()]
-    treads = [frame.box(a.trial, b.trial, a.best, a.best) for rows in reached.values() for a, b in pairwise(rows)]
-    room = Box(0, 0, frame.width + 80, frame.height)
-    placed = place_labels(ends, names, room, treads)
-    layers += label_layers(frame, names, placed, [series[name] for name in reached], across, up)
-    never = [f"{shortened(name, 24)} none within the limits" for name in progress if name not in reached]
-    return draw(
-        styled(alt.layer(*layers).properties(width=frame.width, height=frame.height), _PROGRESS_MARGINS),
-        title="Search progress",
-        description=f"Best objective so far, by strategy. Final values: {'; '.join([*names, *never])}.",
-        figure_id=figure_id,
-    )
+            drawing.path(corners, colours[strategy], width=2, dash=dash)
+            drawing.mark("circle", *steps[-1], 3.4, colours[strategy])
+    reached = {strategy: rows for strategy, rows in lines.items() if rows}
+    names = [f"{shortened(strategy, 24)} {rows[-1].best:.3f}" for strategy, rows in reached.items()]
+    ends = [(across.at(rows[-1].trial), up.at(rows[-1].best)) for rows in reached.values()]
+    treads = [
+        span(across.at(a.trial), up.at(a.best), across.at(b.trial), up.at(a.best))
+        for rows in reached.values()
+        for a, b in pairwise(rows)
+    ]
+    places = place_labels(ends, names, Box(_LEFT, _TOP, right + 106, bottom), treads)
+    for strategy, text, place in zip(reached, names, places, strict=True):
+        drawing.text(place.x, place.y, text, colours[strategy], size=11.5, anchor=place.align,
+                     bold=strategy == winner)  # fmt: skip
+    never = [f"{shortened(strategy, 24)} none within the limits" for strategy in progress if strategy not in reached]
+    said = f"Best objective so far, by strategy. Final values: {'; '.join([*names, *never])}."
+    return Figure(name, "Search progress", drawing.svg("Search progress", said, name))
 
 
-def coefficient_map(name: str, table: CoefficientTable, limit: float, figure_id: str) -> str:
+def coefficient_map(merge: str, table: CoefficientTable, limit: float, name: str) -> Figure:
     """Draw coefficients as a map of layer groups (down) by experts, and module kinds (across).
 
     The deeper a cell, the larger the coefficient; negative ones take the warm colour. Cells are
     translucent, so that the map and the numbers in it read on a light and on a dark page.
 
     Args:
-        name: the merge that has these coefficients.
-        table: the coefficients.
-        limit: the size that gets the deepest colour; positive, the same for maps to be compared.
-        figure_id: makes the ids in the figure unique on the page.
+        merge: The merge that has these coefficients.
+        table: The coefficients.
+        limit: The size that gets the deepest colour; positive, the same for maps to be compared.
+        name: The figure's name.
     """
-    import altair as alt
-
-    cells = [
-        {
-            "row": r,
-            "column": c,
-            "size": min(1.0, abs(value) / limit),
-            "negative": value < 0,
-            "text": number(value, 2),
-        }
-        for r, values in enumerate(table.values)
-        for c, value in enumerate(values)
-    ]
     numbered = len(table.rows) <= _MOST_NUMBERED_ROWS
-    across, down = alt.X("column:O", axis=None), alt.Y("row:O", axis=None)
-    base = alt.Chart(alt.Data(values=cells)).encode(x=across, y=down)
-    depth = alt.Opacity("size:Q", scale=alt.Scale(domain=[0, 1], range=[0.04, 0.6]), legend=None)
-    hue = alt.condition("datum.negative", alt.value(WARM), alt.value(ACCENT))
-    layers = [base.mark_rect().encode(color=hue, opacity=depth)]
-    if numbered:
-        layers.append(base.mark_text(fontSize=11, color=INK).encode(text="text:N"))
     every = 1 if numbered else ceil(len(table.rows) / 24)
-    rows = [{"row": r, "text": shortened(label, 15)} for r, label in enumerate(table.rows) if r % every == 0]
+    labels = [shortened(label, 15) for label in table.rows]
     words = [[shortened(word, 10) for word in label.split()[:_MOST_HEADER_LINES]] for label in table.columns]
     lines = max(map(len, words))
-    columns = [{"column": c, "text": "\n".join(own)} for c, own in enumerate(words)]
-    row_names = alt.Chart(alt.Data(values=rows)).mark_text(align="right", fontSize=11, color=MUTED)
-    column_names = alt.Chart(alt.Data(values=columns)).mark_text(
-        baseline="line-bottom", fontSize=11.5, lineHeight=_HEADER_LINE, lineBreak="\n", color=INK
-    )
-    layers += [
-        row_names.encode(x=alt.value(-8), y=down, text="text:N"),
-        column_names.encode(x=across, y=alt.value(-6 - _HEADER_LINE * (lines - 1)), text="text:N"),
-    ]
-    height = len(table.rows) * (_CELL_HEIGHT if numbered else _LOW_CELL_HEIGHT)
-    longest = max(len(shortened(label, 15)) for label in table.rows)
-    margins = Margins(left=label_width(longest) + 12, top=24 + _HEADER_LINE * (lines - 1), right=4, bottom=4)
-    across_labels = ", ".join(visible(label) for label in table.columns)
-    return draw(
-        styled(alt.layer(*layers).properties(width=_CELL_WIDTH * len(columns), height=height), margins),
-        title=visible(f"Coefficients of {name}"),
-        description=f"{len(table.rows)} layer groups by {len(table.columns)} columns: {across_labels}.",
-        figure_id=figure_id,
-    )
+    left, top = max(map(text_width, labels)) + 12, 10 + _HEADER_LINE * lines
+    cell = _CELL_HEIGHT if numbered else _LOW_CELL_HEIGHT
+    drawing = Drawing(left + _CELL_WIDTH * len(table.columns), top + cell * len(table.rows) + 2)
+    for column, own in enumerate(words):
+        for line, word in enumerate(own):
+            y = top - 8 - _HEADER_LINE * (len(own) - 1 - line)
+            drawing.text(left + _CELL_WIDTH * (column + 0.5), y, word, size=11.5, anchor="middle")
+    for row, (label, values) in enumerate(zip(labels, table.values, strict=True)):
+        y = top + cell * row
+        if row % every == 0:
+            drawing.text(left - 8, y + cell / 2, label, MUTED, size=11, anchor="end")
+        for column, value in enumerate(values):
+            x, depth = left + _CELL_WIDTH * column, 0.04 + 0.56 * min(1.0, abs(value) / limit)
+            drawing.box(x, y, _CELL_WIDTH, cell, WARM if value < 0 else ACCENT, opacity=depth)
+            if numbered:
+                drawing.text(x + _CELL_WIDTH / 2, y + cell / 2, number(value, 2), size=11, anchor="middle")
+    said = f"{len(table.rows)} layer groups by {len(table.columns)} columns: {', '.join(table.columns)}."
+    title = f"Coefficients of {merge}"
+    return Figure(name, title, drawing.svg(title, said, name))
 
 
 def _trial_ticks(longest: int) -> list[int]:

@@ -8,6 +8,7 @@ from unspoiled.evaluate import (
     SAFE_PREFIX,
     TASK_PREFIX,
     Comparison,
+    Mean,
     Rate,
 )
 
@@ -31,14 +32,43 @@ def points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def difference_of(comparison: Comparison) -> tuple[str, str]:
-    """Write a comparison's gap and its 95% interval: in points for rates, in its own unit for means."""
-    shares = (comparison.difference, comparison.low, comparison.high)
-    if comparison.only_model is None:
-        gap, low, high = (f"{value:+.3f}".replace("-", "−") for value in shares)
-    else:
-        gap, low, high = map(points, shares)
-    return gap, f"{low} to {high}"
+def points_range(low: float, high: float) -> str:
+    """Write an interval of differences of shares, in percentage points: −15.4 to +1.0."""
+    return f"{points(low)} to {points(high)}"
+
+
+def change(row: Comparison) -> str:
+    """Write a difference with its unit: +2.0 points, or of means +0.12."""
+    return f"{points(row.difference)} points" if row.only_model is not None else signed(row.difference, 3)
+
+
+def change_range(row: Comparison) -> str:
+    """Write the interval of a difference, in the same unit."""
+    if row.only_model is not None:
+        return points_range(row.low, row.high)
+    return f"{signed(row.low, 3)} to {signed(row.high, 3)}"
+
+
+def signed(value: float, digits: int) -> str:
+    """Write a number with its sign, a true minus, and no sign on zero."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def mean_interval(mean: Mean) -> str:
+    """Write a mean's 95% interval: 0.412–0.538."""
+    return f"{number(mean.low, 3)}–{number(mean.high, 3)}"
+
+
+def count(value: Rate | Mean) -> str:
+    """Write how many responses are behind a value, and how many families of prompts where they are fewer."""
+    return f"{value.n}" if value.families == value.n else f"{value.n} in {value.families} families"
+
+
+def term_name(term: str) -> str:
+    """Write a loss of an audit for a reader: CE_safety, CE_benign, CE_expert (colours)."""
+    kind, _, domain = term.partition(":")
+    return f"CE_{kind} ({domain})" if domain else f"CE_{kind}"
 
 
 def number(value: float, digits: int) -> str:
@@ -81,5 +111,8 @@ def listing(items: list[str]) -> str:
 
 
 def resolvable(comparison: Comparison) -> str:
-    """Write the smallest gap that a comparison could have resolved, in points, or that there is none."""
-    return "none at this n" if comparison.resolvable is None else f"{100 * comparison.resolvable:.1f}"
+    """Write the smallest gap that a comparison could have resolved, in its unit, or that there is none."""
+    if comparison.resolvable is None:
+        return "none at this n"
+    is_rate = comparison.only_model is not None
+    return f"{100 * comparison.resolvable:.1f}" if is_rate else number(comparison.resolvable, 3)

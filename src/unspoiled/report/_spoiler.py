@@ -1,0 +1,46 @@
+"""Who spoils the bunch, in words, from the audit: a name only where leaving the expert out is resolved."""
+
+from __future__ import annotations
+
+from unspoiled.audit import MergeAudit
+from unspoiled.report._inputs import UNIFORM, ReportInputs
+from unspoiled.report._wording import percent, signed
+
+
+def audited(inputs: ReportInputs) -> list[tuple[str, MergeAudit]]:
+    """Return the audited merges: the uniform one first, which shows the experts as they come, then the others."""
+    merges = inputs.audit.merges if inputs.audit else {}
+    return sorted(merges.items(), key=lambda item: item[0] != UNIFORM)
+
+
+def spoiler_clause(inputs: ReportInputs) -> str | None:
+    """Return who spoils which merge and what leaving it out changes; None without an audit."""
+    merges = audited(inputs)
+    if not merges:
+        return None
+    for name, audit in merges:
+        if audit.spoiler is not None:
+            return spoiler_sentence(name, audit)
+    return "the audit resolves no expert's part in the harm"
+
+
+def spoiler_sentence(name: str, audit: MergeAudit) -> str:
+    """Return what the audit of one merge says of its spoiler, as a clause."""
+    merge = "the uniform merge" if name == UNIFORM else f"“{name}”"
+    if audit.spoiler is None:
+        return f"no expert's part in the harm of {merge} is resolved"
+    return f"“{audit.spoiler}” spoils {merge}: {_without(audit, audit.spoiler)}"
+
+
+def _without(audit: MergeAudit, expert: str) -> str:
+    change = audit.without[expert]["safety"]
+    after = audit.refusal_without.get(expert)
+    refusal = (
+        f", and refusal on the selection split goes from {percent(audit.refusal.rate, 0)} to {percent(after.rate, 0)}"
+        if after
+        else ""
+    )
+    return (
+        f"without it, CE_safety changes by {signed(change.difference, 2)} nats per token "
+        f"({signed(change.low, 2)} to {signed(change.high, 2)}){refusal}"
+    )

@@ -1,0 +1,32 @@
+"""The Markdown shows the page's numbers, and hostile text in it stays text."""
+
+from markdown_it import MarkdownIt
+
+from unspoiled.report import ReportInputs, render_markdown
+
+
+def test_every_rate_and_mean_stands_in_the_table(inputs):
+    text = render_markdown(inputs)
+    for name, scores in inputs.results.models.items():
+        (line,) = [r for r in text.splitlines() if r.replace("*", "").startswith(f"| {name} |") and r.count("|") == 10]
+        for rate in scores.rates.values():
+            assert f"{100 * rate.rate:.1f}% ({100 * rate.low:.1f}–{100 * rate.high:.1f})" in line
+        for mean in scores.means.values():
+            assert f"{mean.mean:.3f} ({mean.low:.3f}–{mean.high:.3f})" in line
+    assert "| **evolve** |" in text
+    assert "unspoiled run examples/bunch/run.yaml" in text
+
+
+def test_the_audit_in_short(inputs):
+    text = render_markdown(inputs)
+    assert "Audit: “letters” spoils the uniform merge: without it, CE\\_safety changes by −0.95" in text
+    assert "| letters | −0.95 (−1.04 to −0.86) |" in text
+    assert "Audit" not in render_markdown(ReportInputs(title="t", results=inputs.results))
+
+
+def test_hostile_text_renders_as_text(hostile_inputs):
+    tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(render_markdown(hostile_inputs))
+    kinds = {token.type for token in tokens} | {c.type for token in tokens for c in token.children or []}
+    assert not kinds & {"html_block", "html_inline", "image", "link_open", "code_inline", "s_open"}
+    assert sum(token.type == "table_open" for token in tokens) == 4
+    assert sum(token.type == "heading_open" for token in tokens) == 1
