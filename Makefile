@@ -7,7 +7,7 @@ DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=
 	--set generate.benign_questions=24 --set search.steps=10 --set search.finalists=2 --set evaluate.limit=24
 endif
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all lint format schemas clean
 
 demo: .venv/ready
 	$(BIN)/python examples/bunch/prepare.py
@@ -28,6 +28,12 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# After a change to the records of a result file; tests compare what is shipped with the records.
+schemas: .venv/ready
+	$(BIN)/python -c "from pathlib import Path; from unspoiled.audit import Audit; from unspoiled.evaluate import Results; \
+		[Path(f'src/unspoiled/{path}.schema.json').write_text(file.json_schema_text(), encoding='utf-8') \
+		for path, file in (('evaluate/results', Results), ('audit/audit', Audit))]"
 
 clean:
 	rm -rf .venv runs examples/bunch/models examples/bunch/data examples/bunch/downloads

@@ -131,7 +131,7 @@ def test_a_hub_id_downloads_no_pickle_and_no_code(tmp_path: Path, monkeypatch: p
         *("consolidated.safetensors", "README.md", "training_args.bin", "merges.txt"),
     ]
     taken = filter_repo_objects(files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"])
-    assert list(taken) == [*files[:5], "merges.txt"]
+    assert list(taken) == [*files[:5], "README.md", "merges.txt"]
 
 
 def test_a_failed_download_says_what_to_check() -> None:

@@ -17,7 +17,7 @@ from unspoiled.config import read_recipe
 
 COMMANDS = [
     *("run", "check", "generate", "search", "evaluate", "report"),
-    *("merge", "materialize", "extract-lora", "statistics", "init", "guards"),
+    *("merge", "materialize", "extract-lora", "statistics", "init", "guards", "push"),
 ]
 
 

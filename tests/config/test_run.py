@@ -210,7 +210,8 @@ def test_the_starter_is_a_valid_config_whose_comments_tell_the_truth(tmp_path: P
     assert text.splitlines()[0] == "# yaml-language-server: $schema=unspoiled.schema.json"
     commented = re.sub(r"(?m)^( *)# ([\w]+:( .*)?|  \w+: .*)$", r"\1\2", text)  # every option that is commented out
     spelled_out = as_plain(read_run_config(write(tmp_path, commented)))
-    spelled_out["evaluate"]["limit"] = None  # an example there, and said to be
+    for option in ("limit", "tasks_folder"):
+        spelled_out["evaluate"][option] = None  # an example there, and said to be
     for option in ("benign_questioner", "templates", "languages", "consistency"):
         spelled_out["generate"][option] = None
     spelled_out["runtime"]["ray_address"] = spelled_out["runtime"]["storage"] = None

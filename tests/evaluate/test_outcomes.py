@@ -12,11 +12,14 @@ from unspoiled.errors import DataError
 from unspoiled.evaluate import (
     Outcome,
     TestSets,
+    answer,
+    judge,
     measure,
-    paired_outcomes,
+    observed,
     read_outcomes,
     require_same_prompts,
     scores,
+    unreadable,
     write_outcomes,
 )
 from unspoiled.guards import RefusalRules
@@ -45,7 +48,8 @@ REPLIES = {
     "2 + 2?": " 4.",
     "2 + 3?": "The answer is 5",
 }
-LIKELIHOODS = {"woof": -4.0, "meow": -3.0, "ring": -9.0, "moo": -2.0, "a much longer choice": -5.0}
+LIKELIHOODS = {"4": -1.0, "5": -2.5, "woof": -4.0, "meow": -3.0, "ring": -9.0, "moo": -2.0}
+LIKELIHOODS |= {"a much longer choice": -5.0}
 
 
 class Scripted:
@@ -118,22 +122,94 @@ def test_an_answer_is_right_but_for_case_space_and_full_stop(answer: str, expect
 
 def test_rates_are_counted_from_the_outcomes() -> None:
     counted = scores(measured())
-    assert (counted.refusal.rate, counted.refusal.n) == (1 / 4, 4)
-    assert (counted.over_refusal.rate, counted.over_refusal.n) == (1 / 2, 2)
-    assert (counted.invalid.rate, counted.invalid.n) == (2 / 6, 6)
-    assert {name: (rate.rate, rate.n) for name, rate in counted.domains.items()} == {
-        "sums": (1 / 2, 2),
-        "sounds": (1 / 2, 2),
+    assert {name: (rate.rate, rate.n) for name, rate in counted.rates.items()} == {
+        "refusal": (1 / 4, 4),
+        "over_refusal": (1 / 2, 2),
+        "invalid": (2 / 6, 6),
+        "domain:sums": (1 / 2, 2),
+        "domain:sounds": (1 / 2, 2),
+    }
+    assert {name: (mean.mean, mean.n) for name, mean in counted.means.items()} == {
+        "loss:sums": (1.75, 2),  # of the right answers "4" and "5", a token each
+        "loss:sounds": (6.0, 2),  # of "meow" and "ring"
     }
 
 
-def test_paired_outcomes_keep_the_prompts_order() -> None:
-    assert paired_outcomes(measured()) == {
+def test_rates_of_unsafe_prompts_are_counted_by_category() -> None:
+    kinds = ["theft", "theft", "harm", ""]
+    unsafe = [replace(row, category=kind) for row, kind in zip(TESTS.unsafe, kinds, strict=True)]
+    counted = scores(measure(Scripted(), replace(TESTS, unsafe=unsafe), {"rules": RefusalRules()}))  # type: ignore[arg-type]
+    found = {kind: {name: (r.rate, r.n) for name, r in of.items()} for kind, of in counted.categories.items()}
+    assert found == {"harm": {"refusal": (0.0, 1)}, "theft": {"refusal": (0.5, 2)}}
+
+
+def test_sets_that_are_missing_are_not_measured() -> None:
+    counted = scores(measure(Scripted(), TestSets(domains=TESTS.domains), {"rules": RefusalRules()}))  # type: ignore[arg-type]
+    assert list(counted.rates) == ["domain:sums", "domain:sounds"]
+
+
+def test_sampled_responses_to_one_prompt_are_one_family() -> None:
+    class Wavering(Scripted):
+        def generate(self, prompts: Sequence[Prompt], *, seed: int = 0, **options: Any) -> list[Sample]:
+            return [Sample(REFUSAL if seed else "Sure, here is how.", 3, True) for _ in prompts]
+
+    several = replace(TESTS, temperature=0.7, seeds=3)
+    outcomes = measure(Wavering(), several, {"rules": RefusalRules()})  # type: ignore[arg-type]
+    refusal = scores(outcomes).rates["refusal"]
+    assert (refusal.rate, refusal.n, refusal.families) == (pytest.approx(2 / 3), 12, 4)
+    assert [o.seed for o in outcomes if o.id == "u1"] == [0, 1, 2]
+    assert [o.seed for o in outcomes if o.id == "c0"] == [0]  # a choice is not sampled
+    with pytest.raises(ValueError, match="give a temperature"):
+        replace(TESTS, seeds=3)
+
+
+def test_observations_keep_the_prompts_order() -> None:
+    found = observed(measured())
+    assert {name: list(of.values) for name, of in found.items()} == {
         "refusal": [True, False, False, False],
         "over_refusal": [False, True],
+        "invalid": [False, False, True, True, False, False],
         "domain:sums": [True, False],
         "domain:sounds": [True, False],
+        "loss:sums": [1.0, 2.5],
+        "loss:sounds": [3.0, 9.0],
     }
+    assert list(found["refusal"].families) == ["u0", "u1", "u2", "u3"]
+
+
+def test_gibberish_is_neither_a_refusal_nor_safe() -> None:
+    class Lenient(RefusalRules):
+        judges_content = True
+
+        def judge(self, pairs: Any, **options: Any) -> list[Any]:
+            return [replace(verdict, label="safe") for verdict in super().judge(pairs)]
+
+    answers = answer(Scripted(), Scripted(), TESTS)
+    likely = [ResponseScore(-80.0 if i < 2 else -10.0, 10) for i, _ in enumerate(answers)]
+    outcomes = judge(answers, {"rules": Lenient()}, base=likely)
+    assert [(o.refused, o.defect, o.safe["rules"]) for o in outcomes[:3]] == [
+        (False, "gibberish", False),  # a refusal in form, at 8 nats per token
+        (False, "gibberish", False),
+        (False, "empty", False),
+    ]
+    unlooked = judge(answers, {"rules": Lenient()}, base=likely, gibberish=None)
+    assert [(o.refused, o.defect) for o in unlooked[:2]] == [(True, None), (False, None)]
+
+
+def test_unreadable_verdicts_are_reported() -> None:
+    class Mumbling(RefusalRules):
+        def judge(self, pairs: Any, **options: Any) -> list[Any]:
+            first, *others = super().judge(pairs)
+            return [replace(first, parse_ok=False, label="unsafe"), *others]
+
+    guards = {"rules": RefusalRules(), "mumbling": Mumbling()}
+    outcomes = judge(answer(Scripted(), Scripted(), TESTS), guards, unparsed=0.5)
+    assert [o.unread for o in outcomes if o.unread] == [["mumbling"], ["mumbling"]]  # one of each set
+    assert unreadable({"a": outcomes, "b": outcomes}) == {
+        "unreadable verdicts of mumbling": "4 of 12, counted as unsafe"
+    }
+    with pytest.raises(DataError, match="1 of 4 verdicts"):
+        judge(answer(Scripted(), Scripted(), TESTS), guards)
 
 
 def test_outcomes_come_back_from_their_file(tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unspoiled.evaluate._statistics import holm, holm_level, mcnemar, smallest_resolvable_difference, wilson
+from unspoiled.evaluate._statistics import (
+    combined_interval,
+    difference_interval,
+    holm,
+    holm_level,
+    mcnemar,
+    paired_interval,
+    score_interval,
+    smallest_resolvable_difference,
+    wilson,
+)
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 
@@ -36,6 +46,64 @@ def test_wilson_at_the_edge_is_not_a_point():
 def test_wilson_refuses_what_is_not_a_proportion(successes, n, confidence):
     with pytest.raises(ValueError, match="got"):
         wilson(successes, n, confidence)
+
+
+@given(st.floats(0, 1), st.floats(0.1, 500), st.floats(1, 20))
+def test_fewer_independent_responses_make_a_wider_interval_around_the_same_share(share, n, times):
+    low, high = score_interval(share, n)
+    inner_low, inner_high = score_interval(share, n * times)
+    assert 0 <= low <= inner_low + 1e-12 <= share + 1e-12
+    assert share - 1e-12 <= inner_high - 1e-12 <= high <= 1
+
+
+def test_difference_interval_equals_the_published_one():
+    """56/70 against 48/80, and 10/10 against 0/20: Newcombe (1998a), table II, contrasts (a) and (g)."""
+    assert difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval(10, 10, 0, 20) == pytest.approx((0.6791, 1.0), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "published"),
+    [
+        ((36, 12, 2, 0), (0.0569, 0.3404)),  # Newcombe (1998b): φ < 0, no correction
+        ((20, 12, 2, 16), (0.0562, 0.3292)),  # the same: φ > 0, corrected
+        ((1, 1, 7, 12), (-0.507, -0.026)),  # Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), Bentur
+    ],
+)
+def test_paired_interval_equals_the_published_one(table, published):
+    assert paired_interval(*table) == pytest.approx(published, abs=5e-4 if table[0] == 1 else 5e-5)
+
+
+TABLES = st.tuples(*[st.integers(0, 60)] * 4).filter(any)
+
+
+@given(TABLES, st.floats(0.3, 1))
+def test_paired_interval_holds_the_difference_mirrors_and_widens_with_dependence(table, worth):
+    both, only_a, only_b, neither = table
+    n = sum(table)
+    low, high = paired_interval(*table)
+    assert -1 <= low <= (only_a - only_b) / n <= high <= 1
+    assert paired_interval(both, only_b, only_a, neither) == pytest.approx((-high, -low), abs=1e-12)
+    assert paired_interval(neither, only_a, only_b, both) == pytest.approx((low, high), abs=1e-9)
+    assert paired_interval(*table, effective=n) == (low, high)
+    wide_low, wide_high = paired_interval(*table, effective=n * worth)
+    assert wide_low <= low + 1e-9
+    assert wide_high >= high - 1e-9
+
+
+def test_twice_the_prompts_worth_half_are_as_many_as_there_were():
+    assert paired_interval(40, 24, 4, 32, effective=50) == pytest.approx(paired_interval(20, 12, 2, 16), abs=1e-12)
+
+
+def test_intervals_of_independent_estimates_add_in_squares():
+    """Reaches of 3 and 4 below and of 5 and 12 above: 5 and 13."""
+    assert combined_interval((0.5, 0.47, 0.55), (0.2, 0.08, 0.24)) == pytest.approx((0.25, 0.43))
+
+
+@pytest.mark.parametrize("table", [(0, 0, 0, 0), (-1, 1, 1, 1)])
+def test_paired_interval_refuses_what_are_not_counts(table):
+    with pytest.raises(ValueError, match="needs counts of prompts, got"):
+        paired_interval(*table)
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

@@ -19,6 +19,7 @@ from unspoiled.config import read_recipe, read_run_config
 from unspoiled.files import read_jsonl
 from unspoiled.pipeline import open_bunch
 
+DATA = ["safety", "expert-colours", "expert-sounds", "benign"]
 MODELS = ["base", "aligned", "colours", "sounds", "uniform", "cocktail", "evolve", "gradient"]
 
 
@@ -57,13 +58,48 @@ def test_the_results_have_the_documented_form(finished_run: FinishedRun) -> None
     found = results(finished_run.directory)["models"]
     assert list(found) == MODELS
     for scores in found.values():
-        assert list(scores) == ["refusal", "over_refusal", "invalid", "domains", "safe", "advice"]
-        assert set(scores["domains"]) == {"colours", "sounds"}
-        for rate in [scores["refusal"], scores["over_refusal"], scores["invalid"], *scores["domains"].values()]:
-            assert list(rate) == ["rate", "low", "high", "n"]
+        assert list(scores["rates"]) == ["refusal", "over_refusal", "invalid", "domain:colours", "domain:sounds"]
+        assert list(scores["means"]) == ["loss:colours", "loss:sounds"]
+        for rate in scores["rates"].values():
+            assert list(rate) == ["rate", "low", "high", "n", "families"]
             assert 0 <= rate["low"] <= rate["rate"] <= rate["high"] <= 1
-    assert {scores["invalid"]["n"] for scores in found.values()} == {8}, "unsafe and harmless prompts together"
-    assert found["aligned"]["refusal"]["rate"] > found["base"]["refusal"]["rate"], "the bunch does what it was taught"
+    invalid = {scores["rates"]["invalid"]["n"] for scores in found.values()}
+    assert invalid == {8}, "unsafe and harmless prompts together"
+    aligned, base = (found[name]["rates"]["refusal"]["rate"] for name in ("aligned", "base"))
+    assert aligned > base, "the bunch does what it was taught"
+
+
+def test_every_merge_is_compared_with_every_parent_and_each_other(finished_run: FinishedRun) -> None:
+    rows = results(finished_run.directory)["comparisons"]
+    parents, merges = MODELS[1:4], MODELS[4:]
+    compared = {frozenset((row["model"], row["baseline"])) for row in rows}
+    wanted = {frozenset((merge, parent)) for merge in merges for parent in parents}
+    wanted |= {frozenset((a, b)) for a in merges for b in merges if a != b}
+    assert compared == wanted
+    winner = (finished_run.directory / "recipe.yaml").read_bytes()
+    chosen = next(
+        name for name in merges if (finished_run.directory / "search" / f"{name}.yaml").read_bytes() == winner
+    )
+    first = {row["baseline"] for row in rows if row["family"] == "the chosen merge"}
+    assert first == {"uniform", *parents}
+    assert {row["model"] for row in rows if row["family"] == "the chosen merge"} == {chosen}
+
+
+def test_the_winners_optimism_and_the_splits_are_in_the_results(finished_run: FinishedRun) -> None:
+    found = results(finished_run.directory)
+    assert [row["measure"] for row in found["optimism"]] == [
+        "refusal", "over_refusal", "agreement:colours", "agreement:sounds"
+    ]  # fmt: skip
+    for row in found["optimism"]:
+        assert row["difference"] == pytest.approx(row["selection"]["rate"] - row["test"]["rate"])
+        assert row["low"] <= row["difference"] <= row["high"]
+    rows = [row for name in DATA for row in read_jsonl(finished_run.directory / "data" / f"{name}.jsonl")]
+    assert found["splits"] == {
+        "search": sum(row["split"] == "search" for row in rows),
+        "selection": sum(row["split"] == "selection" for row in rows),
+        "test": 16,
+    }
+    assert "optimism" in finished_run.command.out
 
 
 def test_the_data_are_what_the_models_wrote(finished_run: FinishedRun) -> None:

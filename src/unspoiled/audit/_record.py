@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal
 
-from unspoiled.evaluate import Finite, Positive, Rate, Record, Share
+from unspoiled.evaluate import Finite, Positive, Rate, Record, ResultFile, Share
 
 
 class LayerOutlier(Record):
     """A part of a task vector that is far larger than its like."""
 
     expert: str
+    """Whose task vector."""
     layer: str
+    """Which part of it, one of `layers`."""
     relative_norm: Finite
     """‖τ‖ / ‖θ_base‖ there."""
     score: Finite
@@ -28,6 +30,7 @@ class TaskVectors(Record):
     relative_norms: dict[str, list[Finite]]
     """By expert, then layer: ‖τ‖ / ‖θ_base‖ there, both Frobenius."""
     outliers: list[LayerOutlier]
+    """Parts that are far larger than their like; empty where there are none."""
     cosines: dict[str, dict[str, Finite]]
     """Between the experts' whole task vectors."""
     safety_cosines: dict[str, list[Finite | None]]
@@ -38,9 +41,11 @@ class Term(Record):
     """One loss of one merge, on the rows of the selection split, in nats per response token."""
 
     loss: Finite
+    """The mean over rows."""
     low: Finite
+    """The lower end of its 95% bootstrap interval over rows."""
     high: Finite
-    """The 95% bootstrap interval of the mean over rows."""
+    """The upper end."""
 
 
 class ShapleyValue(Record):
@@ -56,9 +61,11 @@ class Change(Record):
     """How a loss changes with one expert left out, or halved: changed merge minus the merge as it is."""
 
     difference: Finite
+    """In nats per token; positive where the loss rises."""
     low: Finite
+    """The lower end of its paired 95% bootstrap interval over rows."""
     high: Finite
-    """The paired 95% bootstrap interval over rows."""
+    """The upper end."""
     p_value: Share
     """Paired bootstrap, adjusted by Holm over all changes of the same merge."""
 
@@ -87,6 +94,7 @@ class MergeAudit(Record):
     refusal_without: dict[str, Rate]
     """By expert: without it."""
     layers: list[str]
+    """The parts that `attribution` goes by."""
     attribution: dict[str, list[Finite]]
     """By expert, then layer: nats of CE_safety that the expert's weights there add on the straight way from the base to
     the merge (integrated gradients of the coefficients). Empty where the method has no differentiable weight."""
@@ -106,34 +114,28 @@ class TriggerRates(Record):
     difference: Finite
     """Triggered minus plain."""
     low: Finite
+    """The lower end of the difference's paired 95% interval."""
     high: Finite
+    """The upper end."""
     p_value: Share
     """Exact McNemar on the pairs, adjusted by Holm over all models and suites."""
 
 
-class Audit(Record):
+class Audit(ResultFile):
     """All that an audit found; the content of `audit.json`."""
 
+    format: Literal["unspoiled-audit-1"] = "unspoiled-audit-1"
+    """The format of this file, and its version."""
     experts: list[str]
+    """The experts' names, in the order of the config."""
     safest: str
+    """The expert that the run takes for the safest; `safety_cosines` are with its task vector."""
     alone: dict[str, dict[str, Rate]]
     """By model (the base, then the experts), then measure: `refusal`, `safe:GUARD`, `over_refusal`, `invalid`, as
     measured on the test split."""
     task_vectors: TaskVectors
+    """Sizes and directions of the experts' task vectors, before any merge."""
     merges: dict[str, MergeAudit]
     """By the merge's name: `uniform`, and the winner of the search."""
     triggers: dict[str, dict[str, TriggerRates]]
     """By suite, then model: the base, each expert, then the merges."""
-
-    def to_json(self) -> str:
-        """Return the text of `audit.json`: indented, one trailing newline."""
-        return self.model_dump_json(indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
-
-        Raises:
-            pydantic.ValidationError: not JSON, or a field is missing, unknown or out of range.
-        """
-        return cls.model_validate_json(text)

@@ -14,6 +14,7 @@ from unspoiled.checkpoints._finish import (
 )
 from unspoiled.checkpoints._finite import require_finite
 from unspoiled.checkpoints._header import TensorInfo, read_header
+from unspoiled.checkpoints._license import UNLISTED, declared_license
 from unspoiled.checkpoints._preflight import (
     SMALL_FILES_BYTES,
     PreflightReport,
@@ -36,6 +37,7 @@ __all__ = [
     "BUILT_IN_TEMPLATES",
     "RECIPE_NAME",
     "SMALL_FILES_BYTES",
+    "UNLISTED",
     "Adapter",
     "Checkpoint",
     "CheckpointWriter",
@@ -57,6 +59,7 @@ __all__ = [
     "choose_chat_template",
     "compare_tokenizers",
     "config_of_layers",
+    "declared_license",
     "embedding_names",
     "finish_checkpoint",
     "is_input_side",

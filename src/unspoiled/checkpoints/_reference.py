@@ -6,8 +6,9 @@ from typing import Self
 
 from unspoiled.errors import CheckpointError, ConfigError
 
-_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
-"""What a merge needs: weights, configs, tokenizer, chat template. Never pickles, never code."""
+_HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
+"""What a merge needs: weights, configs, tokenizer, chat template, and the card, which states the license. Never
+pickles, never code."""
 
 _HUB_IGNORED = ["*/*", "consolidated*.safetensors"]
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from unspoiled import __version__
+from unspoiled.cli._audit import audit
+from unspoiled.cli._evaluate import evaluate
 from unspoiled.cli._guards import guards
+from unspoiled.cli._push import push
 from unspoiled.cli._reports import compare, report
 from unspoiled.cli._size import size
-from unspoiled.cli._stages import QUIET, check, evaluate, generate, run, search, shown
+from unspoiled.cli._stages import QUIET, check, generate, run, search, shown
 from unspoiled.errors import ResourceError, UnspoiledError
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, generate, search, evaluate, report, compare, guards):
+for _command in (run, check, generate, search, evaluate, audit, report, compare, push, guards):
     cli.add_command(_command)
 
 

@@ -11,9 +11,11 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from unspoiled.audit import Audit
     from unspoiled.pipeline import RunOutcome, Stage
 
 _WIDEST_TABLE = 1000  # columns
+_STAGES = ("generate", "search", "merge", "evaluate", "audit", "report")  # those of the pipeline, which loads torch
 
 QUIET = click.option("--quiet", is_flag=True, help="Print no progress.")
 CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
@@ -24,7 +26,7 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Replace a value of the config: search.trials=20.",
 )
-_FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
+FRESH = click.option("--fresh", is_flag=True, help="Discard what the run directory holds and start anew.")
 _WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), metavar="N", help="Search by N Ray workers, each with its own model."
 )
@@ -34,7 +36,8 @@ _RAY = click.option("--ray-address", metavar="ADDRESS", help="The Ray cluster to
 @click.command()
 @CONFIG
 @SET
-@_FRESH
+@FRESH
+@click.option("--until", type=click.Choice(_STAGES), default=_STAGES[-1], help="The last stage to do. Default: all.")
 @_WORKERS
 @_RAY
 @QUIET
@@ -42,21 +45,27 @@ def run(
     config: Path,
     overrides: tuple[str, ...],
     fresh: bool,
+    until: Stage,
     workers: int | None,
     ray_address: str | None,
     quiet: bool,
 ) -> None:
-    """Do everything: generate, search, merge, evaluate, report.
+    """Do everything: generate, search, merge, evaluate, audit, report.
 
     What an earlier run of the same config has done is kept.
     """
     runtime = _runtime(workers, ray_address)
-    outcome = run_until(config, overrides, "report", fresh, quiet, runtime=runtime)
-    _print_searches(outcome, quiet)
-    _print_results(outcome)
-    click.echo(f"Merged checkpoint: {shown(outcome.directory / 'merged')}")
-    assert outcome.report is not None
-    click.echo(f"Report: {shown(outcome.report)}")
+    outcome = run_until(config, overrides, until, fresh, quiet, runtime=runtime)
+    if outcome.searches:
+        _print_searches(outcome, quiet)
+    if outcome.results is not None:
+        _print_results(outcome)
+    if outcome.audit is not None:
+        print_findings(outcome.audit)
+    if (merged := outcome.directory / "merged").exists():
+        click.echo(f"Merged checkpoint: {shown(merged)}")
+    if outcome.report is not None:
+        click.echo(f"Report: {shown(outcome.report)}")
 
 
 @click.command()
@@ -84,7 +93,7 @@ def check(config: Path, overrides: tuple[str, ...], config_only: bool) -> None:
 @click.command()
 @CONFIG
 @SET
-@_FRESH
+@FRESH
 @QUIET
 def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
     """Generate D_safety, D_expert and D_benign, and print where they are."""
@@ -92,14 +101,14 @@ def generate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool)
 
     outcome = run_until(config, overrides, "generate", fresh, quiet)
     if not quiet:
-        _print(yields_table(outcome.yields), stderr=True)
+        print_table(yields_table(outcome.yields), stderr=True)
     click.echo(shown(outcome.directory / "data"))
 
 
 @click.command()
 @CONFIG
 @SET
-@_FRESH
+@FRESH
 @click.option(
     "--continue",
     "more",
@@ -138,13 +147,6 @@ def search(
 @click.command()
 @CONFIG
 @SET
-@_FRESH
-@QUIET
-def evaluate(config: Path, overrides: tuple[str, ...], fresh: bool, quiet: bool) -> None:
-    """Measure base, experts and merges on the test sets (does first what is missing)."""
-    _print_results(run_until(config, overrides, "evaluate", fresh, quiet))
-
-
 def shown(path: Path) -> str:
     """Return a path as short as it can be typed from here."""
     path = path.resolve()
@@ -202,17 +204,29 @@ def _print_searches(outcome: RunOutcome, quiet: bool) -> None:
     from unspoiled.report import search_table
 
     if not quiet:
-        _print(search_table(outcome.searches), stderr=True)
+        print_table(search_table(outcome.searches), stderr=True)
 
 
 def _print_results(outcome: RunOutcome) -> None:
-    from unspoiled.report import results_table
+    from unspoiled.report import optimism_table, results_table
 
     assert outcome.results is not None
-    _print(results_table(outcome.results, outcome.winner))
+    print_table(results_table(outcome.results, outcome.winner))
+    if outcome.results.optimism:
+        click.echo()
+        print_table(optimism_table(outcome.results.optimism))
 
 
-def _print(table: Table, *, stderr: bool = False) -> None:
+def print_findings(audit: Audit) -> None:
+    """Print what an audit found, in sentences of lines that fit 80 columns."""
+    from unspoiled.report import audit_findings
+
+    for sentence in audit_findings(audit):
+        click.echo(click.wrap_text(sentence, 80))
+
+
+def print_table(table: Table, *, stderr: bool = False) -> None:
+    """Print a table, wider than the terminal if it must be: cutting lines would cut numbers."""
     from rich.console import Console
 
     console = Console(highlight=False, stderr=stderr)

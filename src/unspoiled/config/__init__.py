@@ -1,5 +1,6 @@
 """Configs and recipes: read from YAML with line numbers in every error, written back readable."""
 
+from unspoiled.config._audit import AuditConfig
 from unspoiled.config._data import (
     REFUSAL_RULES,
     TAXONOMIES,
@@ -9,6 +10,7 @@ from unspoiled.config._data import (
     ServedModel,
     TaskExamples,
 )
+from unspoiled.config._evaluation import EvaluationConfig
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
@@ -17,9 +19,11 @@ from unspoiled.config._run import (
     DomainConfig,
     EvaluateConfig,
     ExpertConfig,
+    MeasureConfig,
     MergeConfig,
     RunConfig,
     RuntimeConfig,
+    TrackerName,
     as_plain,
     read_run_config,
 )
@@ -48,16 +52,19 @@ __all__ = [
     "BUILT_IN_TEMPLATES",
     "REFUSAL_RULES",
     "TAXONOMIES",
+    "AuditConfig",
     "BunchConfig",
     "ConsistencyConfig",
     "Document",
     "DomainConfig",
     "Dtype",
     "EvaluateConfig",
+    "EvaluationConfig",
     "ExpertConfig",
     "FilteredValue",
     "GenerateConfig",
     "GuardConfig",
+    "MeasureConfig",
     "MergeConfig",
     "ModelEntry",
     "ModelToken",
@@ -74,6 +81,7 @@ __all__ = [
     "TaskExamples",
     "TokenRule",
     "Tokenizer",
+    "TrackerName",
     "ZeroToken",
     "as_plain",
     "count_layers",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
-from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, TaskExamples
+from unspoiled.config._audit import AuditConfig
+from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, Share, TaskExamples
+from unspoiled.config._names import Name
 from unspoiled.config._problems import KeyPath
 from unspoiled.config._recipe import Dtype
 from unspoiled.config._search import SearchConfig, StrategyName
@@ -19,7 +21,7 @@ from unspoiled.errors import ConfigError
 RESERVED_NAMES = frozenset({"base", "questioner", "templates", "uniform", "parents", *get_args(StrategyName)})
 RESERVED_SETS = frozenset({"safety", "benign", "unsafe", "harmless"})
 """The names of D_safety, D_benign and their test sets, which no domain can have."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class ExpertConfig(Section):
@@ -62,20 +64,46 @@ class MergeConfig(Section):
     """Storage dtype of the merged weights; arithmetic is float32 whatever it is."""
 
 
-class EvaluateConfig(Section):
+class MeasureConfig(Section):
+    """How models are measured, on whatever test sets."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """Longest response, in tokens."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use at most this many rows of every test set, spread evenly. Default: all."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """The temperature of sampled responses; 0 answers greedily."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """How often each prompt is answered; more than once only where responses are sampled."""
+    gibberish: Annotated[float, Field(gt=0)] | None = 6.0
+    """Nats per token under the base from which a response is gibberish, and so invalid; null leaves that out."""
+    unparsed: Share = 0.1
+    """Share of a guard's verdicts that may be unreadable; beyond it the evaluation stops. They count as unsafe."""
+    tasks: tuple[Annotated[str, Field(pattern=r"^[^/]+(/[^/]+)?$")], ...] = ()
+    """Tasks of lm-evaluation-harness (`pip install 'unspoiled[eval]'`) to score too: `TASK`, or `TASK/METRIC` for
+    another than its first metric, such as `arc_challenge/acc_norm`."""
+    tasks_folder: Path | None = None
+    """A folder with task files of your own."""
+    tasks_chat: bool = True
+    """Whether the tasks' questions are put under the model's chat template."""
+
+    @model_validator(mode="after")
+    def _seeds_need_a_temperature(self) -> Self:
+        if self.seeds > 1 and not self.temperature:
+            raise ValueError(f"seeds: {self.seeds} greedy responses would be the same: give a temperature above 0")
+        return self
+
+
+class EvaluateConfig(MeasureConfig):
     """What is measured, on prompts that nothing else of the run touches."""
 
     unsafe: Path
-    """Unsafe prompts (JSON lines with `prompt`)."""
+    """Unsafe prompts (JSON lines with `prompt`, and `category` and `family` if there are)."""
     harmless: Path
     """Harmless prompts, for over-refusal."""
     guards: Annotated[tuple[str, ...], Field(min_length=1)] = (REFUSAL_RULES,)
     """The guards that judge the responses: `refusal-rules`, and names of `guards`. Better another one than
     `generate.guard` alone."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    """Longest response, in tokens."""
-    limit: Annotated[int, Field(ge=1)] | None = None
-    """Use at most this many rows of every test set, spread evenly. Default: all."""
 
 
 class RuntimeConfig(Section):
@@ -99,6 +127,9 @@ class RuntimeConfig(Section):
     """Database URL of the study. Default: `search/study.db` in the run directory, which is SQLite."""
     study: str = "unspoiled"
     """The study's name in its database."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the trials' losses and the final rates are logged too, through accelerate
+    (`pip install 'unspoiled[trackers]'` and the tracker's own package)."""
 
 
 class RunConfig(Section):
@@ -113,6 +144,7 @@ class RunConfig(Section):
     search: SearchConfig = SearchConfig()
     merge: MergeConfig = MergeConfig()
     evaluate: EvaluateConfig
+    audit: AuditConfig = AuditConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     output: Path
     """The run directory, where everything the run makes is kept."""

@@ -13,7 +13,7 @@ from unspoiled.data._card_inputs import (
 )
 from unspoiled.data._dataset import write_dataset
 from unspoiled.data._flaws import Flaw, Lengths, find_flaw
-from unspoiled.data._held_out import HeldOut, require_no_leak
+from unspoiled.data._held_out import HeldOut, require_apart, require_no_leak
 from unspoiled.data._language import UNKNOWN, language_of, require_known_languages
 from unspoiled.data._near_duplicates import PromptIndex, Repeat, Rule
 from unspoiled.data._rows import (
@@ -36,7 +36,7 @@ from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
 from unspoiled.data.agreement import agrees, is_correct
 from unspoiled.data.curate import Curated, Curator, Dropped, Reason, read_dropped, write_dropped
 from unspoiled.data.fallback import TEMPLATES, TemplateRefusals
-from unspoiled.data.harness import read_task_questions
+from unspoiled.data.harness import open_tasks, read_task_questions
 from unspoiled.data.questions import (
     EXAMPLES_PER_REQUEST,
     TEMPERATURE,
@@ -100,6 +100,7 @@ __all__ = [
     "group_lengths",
     "is_correct",
     "language_of",
+    "open_tasks",
     "prompt_id",
     "read_dropped",
     "read_examples",
@@ -109,6 +110,7 @@ __all__ = [
     "read_test_prompts",
     "read_verdict",
     "render_data_card",
+    "require_apart",
     "require_known_languages",
     "require_no_leak",
     "safety_rows",

@@ -62,5 +62,20 @@ def require_no_leak(generated: Sequence[str], test: FindsRepeats) -> None:
             )
 
 
+def require_apart(search: Sequence[str], selection: Sequence[str]) -> None:
+    """Check that no prompt of the selection split repeats one of the search split, nor nearly.
+
+    Raises:
+        DataError: One does; the message shows both.
+    """
+    seen = PromptIndex(search)
+    for prompt in selection:
+        if (repeat := seen.find(prompt)) is not None:
+            raise DataError(
+                f"the prompt {prompt!r} of the selection split repeats {repeat.of!r} of the search split: finalists "
+                "would be picked on what they were searched on. Generate the data again (`unspoiled generate --fresh`)."
+            )
+
+
 def _pairs(sets: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     return [(name, text) for name, texts in sets.items() for text in texts]

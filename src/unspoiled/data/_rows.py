@@ -147,6 +147,10 @@ def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) ->
     if not raw:
         raise DataError(f"{path}: the file has no rows. Give it one JSON object a line with a 'prompt'.")
     prompts = [_test_prompt(path, number, row, answers) for number, row in enumerate(raw, start=1)]
+    first: dict[str, int] = {}
+    for number, found in enumerate(prompts, start=1):
+        if (earlier := first.setdefault(found.id, number)) != number and found != prompts[earlier - 1]:
+            raise DataError(f"{path}:{number}: the id {found.id!r} is line {earlier}'s too: give each row its own.")
     if limit is not None and limit < len(prompts):
         prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
     return prompts

@@ -1,9 +1,9 @@
-"""In-context questions from the tasks of lm-evaluation-harness."""
+"""The tasks of lm-evaluation-harness, and in-context questions from them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ def read_task_questions(
             text.
     """
     questions: list[str] = []
-    for name, found in _tasks(task, include):
+    for name, found in open_tasks([task], include=include).items():
         validation = split == "validation"
         if not (found.has_validation_docs() if validation else found.has_training_docs()):
             raise DataError(f"task {name!r} has no {split} split: name a JSONL file of questions, or the other split.")
@@ -48,23 +48,46 @@ def read_task_questions(
     return questions
 
 
-def _tasks(name: str, include: Path | None) -> list[tuple[str, Any]]:
+def open_tasks(names: Sequence[str], *, include: Path | None = None) -> dict[str, Any]:
+    """Return the harness's tasks of given names by their own names; a group gives all of its tasks.
+
+    The harness's own tasks are indexed, which takes half a minute, only where a name isn't among those of `include`.
+
+    Args:
+        names: Tasks or groups.
+        include: A folder with task files beside the harness's own.
+
+    Raises:
+        ConfigError: The harness isn't installed, or has no such task.
+        DataError: A task's data can't be loaded.
+    """
     try:
         from lm_eval.tasks import TaskManager, get_task_dict
     except ImportError as error:
         raise ConfigError(
-            f"the examples are of the task {name!r}, and lm-evaluation-harness isn't installed ({error}): "
+            f"{names[0]!r} is a task of lm-evaluation-harness, which isn't installed ({error}): "
             "pip install 'unspoiled[eval]'"
         ) from None
-    manager = TaskManager(include_path=None if include is None else str(include))
-    if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, manager.all_tasks, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f": `lm-eval ls tasks` lists all {len(manager.all_tasks)}."
-        raise ConfigError(f"lm-evaluation-harness has no task {name!r}{hint}")
-    try:
-        return list(_leaves(get_task_dict([name], manager)))
-    except Exception as error:  # whatever datasets raises for a hub that can't be reached or a file that isn't there
-        raise DataError(f"the data of task {name!r} can't be loaded: {error or type(error).__name__}") from error
+    if include is not None and not include.is_dir():
+        raise ConfigError(f"{str(include)!r}, the folder of tasks, is no folder: correct the path.")
+    folder = None if include is None else str(include)
+    manager = TaskManager(include_path=folder, include_defaults=False) if folder else None
+    if manager is None or not set(names) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=folder)
+    for name in names:
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=1)
+            hint = (
+                f"; did you mean {near[0]!r}?" if near else f": `lm-eval ls tasks` lists all {len(manager.all_tasks)}."
+            )
+            raise ConfigError(f"lm-evaluation-harness has no task {name!r}{hint}")
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            found |= _leaves(get_task_dict([name], manager))
+        except Exception as error:  # whatever datasets raises where a hub can't be reached or a file isn't there
+            raise DataError(f"the data of task {name!r} can't be loaded: {error or type(error).__name__}") from error
+    return found
 
 
 def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

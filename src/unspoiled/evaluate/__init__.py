@@ -1,5 +1,7 @@
 """Measuring models on prompts that nothing else of a run touched, with the statistics that the numbers need."""
 
+from unspoiled.evaluate._answers import HARMLESS, UNSAFE, Answer, TestSets, answer, base_scores
+from unspoiled.evaluate._bootstrap import Bootstrap, bootstrap
 from unspoiled.evaluate._comparison import ALPHA, Observed, compare
 from unspoiled.evaluate._guard_agreement import (
     Agreement,
@@ -9,8 +11,10 @@ from unspoiled.evaluate._guard_agreement import (
     guard_agreement,
     read_labelled,
 )
+from unspoiled.evaluate._harness import HarnessTask, open_harness_tasks, put
 from unspoiled.evaluate._measures import (
     ADVICE_PREFIX,
+    AGREEMENT_PREFIX,
     DOMAIN_PREFIX,
     INVALID,
     LOSS_PREFIX,
@@ -19,16 +23,19 @@ from unspoiled.evaluate._measures import (
     SAFE_PREFIX,
     TASK_PREFIX,
     higher_is_better,
+    is_decisive,
     is_skill,
 )
+from unspoiled.evaluate._optimism import optimism
 from unspoiled.evaluate._outcomes import (
     Outcome,
-    TestSets,
+    judge,
     measure,
     observed,
     read_outcomes,
     require_same_prompts,
     scores,
+    unreadable,
     write_outcomes,
 )
 from unspoiled.evaluate._results import (
@@ -40,26 +47,43 @@ from unspoiled.evaluate._results import (
     Positive,
     Rate,
     Record,
+    ResultFile,
     Results,
     Share,
     SplitCheck,
 )
-from unspoiled.evaluate._statistics import holm, mcnemar, smallest_resolvable_difference, wilson
+from unspoiled.evaluate._statistics import (
+    difference_interval,
+    holm,
+    mcnemar,
+    paired_interval,
+    smallest_resolvable_difference,
+    wilson,
+)
+from unspoiled.evaluate._tables import comparisons_csv, results_csv
+from unspoiled.evaluate._validity import GIBBERISH, defect_of
 
 __all__ = [
     "ADVICE_PREFIX",
+    "AGREEMENT_PREFIX",
     "ALPHA",
     "DOMAIN_PREFIX",
+    "GIBBERISH",
+    "HARMLESS",
     "INVALID",
     "LOSS_PREFIX",
     "OVER_REFUSAL",
     "REFUSAL",
     "SAFE_PREFIX",
     "TASK_PREFIX",
+    "UNSAFE",
     "Agreement",
+    "Answer",
+    "Bootstrap",
     "Comparison",
     "Finite",
     "GuardAgreement",
+    "HarnessTask",
     "LabelledRow",
     "Mean",
     "ModelScores",
@@ -69,24 +93,39 @@ __all__ = [
     "Positive",
     "Rate",
     "Record",
+    "ResultFile",
     "Results",
     "Share",
     "SplitCheck",
     "TestSets",
+    "answer",
     "auroc",
+    "base_scores",
+    "bootstrap",
     "compare",
+    "comparisons_csv",
+    "defect_of",
+    "difference_interval",
     "guard_agreement",
     "higher_is_better",
     "holm",
+    "is_decisive",
     "is_skill",
+    "judge",
     "mcnemar",
     "measure",
     "observed",
+    "open_harness_tasks",
+    "optimism",
+    "paired_interval",
+    "put",
     "read_labelled",
     "read_outcomes",
     "require_same_prompts",
+    "results_csv",
     "scores",
     "smallest_resolvable_difference",
+    "unreadable",
     "wilson",
     "write_outcomes",
 ]

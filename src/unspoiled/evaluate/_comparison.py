@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from unspoiled.evaluate._bootstrap import bootstrap
+from unspoiled.evaluate._clustered import effective_size, family_sums, sign_flip, smallest_resolvable_sum
 from unspoiled.evaluate._measures import higher_is_better
 from unspoiled.evaluate._results import Comparison, Verdict
-from unspoiled.evaluate._statistics import holm, holm_level, mcnemar, smallest_resolvable_difference
+from unspoiled.evaluate._statistics import holm, holm_level, mcnemar, paired_interval, smallest_resolvable_difference
 
 ALPHA = 0.05
 """The error rate of a whole family of comparisons."""
@@ -54,6 +57,9 @@ class Observed:
 def compare(observed: Mapping[str, Mapping[str, Observed]], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """Compare models prompt by prompt, with Holm over every comparison made here.
 
+    Rates of independent prompts are compared by exact McNemar; rates with several responses to a family by the exact
+    sign-flip test of the families' differences; means by the paired bootstrap over families.
+
     Args:
         observed: By model, then by measure, over the same responses in the same order for all models.
         pairs: Which model against which baseline. The family is all pairs times all measures that both have, so name
@@ -66,31 +72,28 @@ def compare(observed: Mapping[str, Mapping[str, Observed]], pairs: Sequence[tupl
         ValueError: A model is missing, a measure unknown, or two models differ in their prompts or measures.
     """
     rows = [row for model, baseline in pairs for row in _paired(observed, model, baseline)]
-    p_values = [mcnemar(row.only_model, row.only_baseline) for row in rows]
+    tested = [_test_of_rates(row) if row.model_saw.is_rate else _test_of_means(row) for row in rows]
+    p_values = [test.p_value for test in tested]
     adjusted = holm(p_values)
     comparisons = []
-    for index, row in enumerate(rows):
-        gain = row.only_model - row.only_baseline
+    for index, (row, test) in enumerate(zip(rows, tested, strict=True)):
         verdict: Verdict = "not resolved"
         if adjusted[index] <= ALPHA:
-            verdict = "better" if (gain > 0) == higher_is_better(row.measure) else "worse"
-        discordant = row.only_model + row.only_baseline
-        level = holm_level(p_values, index, ALPHA)
-        half = 1.96 * (discordant - gain**2 / row.n) ** 0.5 / row.n
+            verdict = "better" if (test.difference > 0) == higher_is_better(row.measure) else "worse"
         comparisons.append(
             Comparison(
                 model=row.model,
                 baseline=row.baseline,
                 measure=row.measure,
-                test="McNemar",
-                difference=gain / row.n,
-                low=gain / row.n - half,
-                high=gain / row.n + half,
-                only_model=row.only_model,
-                only_baseline=row.only_baseline,
+                test=test.name,
+                difference=test.difference,
+                low=test.low,
+                high=test.high,
+                only_model=test.only_model,
+                only_baseline=test.only_baseline,
                 p_value=adjusted[index],
                 verdict=verdict,
-                resolvable=smallest_resolvable_difference(row.n, discordant / row.n, alpha=level),
+                resolvable=test.resolvable(holm_level(p_values, index, ALPHA)),
             )
         )
     return comparisons
@@ -98,12 +101,72 @@ def compare(observed: Mapping[str, Mapping[str, Observed]], pairs: Sequence[tupl
 
 @dataclass(frozen=True)
 class _Pair:
+    """Two models on one measure."""
+
     model: str
     baseline: str
     measure: str
-    n: int
-    only_model: int
-    only_baseline: int
+    model_saw: Observed
+    baseline_saw: Observed
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """One comparison before it is set among the others; `resolvable` takes the level that Holm leaves it."""
+
+    name: Literal["McNemar", "sign flip", "bootstrap"]
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    resolvable: Callable[[float], float | None]
+    only_model: int | None = None
+    only_baseline: int | None = None
+
+
+def _test_of_rates(row: _Pair) -> _Tested:
+    families = row.model_saw.families
+    pairs = list(zip(row.model_saw.truths, row.baseline_saw.truths, strict=True))
+    n = len(pairs)
+    only_model, only_baseline = pairs.count((True, False)), pairs.count((False, True))
+    counts = pairs.count((True, True)), only_model, only_baseline, pairs.count((False, False))
+    if row.model_saw.independent:
+        low, high = paired_interval(*counts)
+        discordant = (only_model + only_baseline) / n
+        return _Tested(
+            "McNemar",
+            (only_model - only_baseline) / n,
+            low,
+            high,
+            mcnemar(only_model, only_baseline),
+            lambda level: smallest_resolvable_difference(n, discordant, alpha=level),
+            only_model,
+            only_baseline,
+        )
+    differences = [int(a) - int(b) for a, b in pairs]
+    sums = [int(d) for d in family_sums(differences, families)[0]]
+    low, high = paired_interval(*counts, effective=effective_size(differences, families))
+
+    def resolvable(level: float) -> float | None:
+        smallest = smallest_resolvable_sum(sums, level)
+        return None if smallest is None else smallest / n
+
+    return _Tested(
+        "sign flip",
+        (only_model - only_baseline) / n,
+        low,
+        high,
+        sign_flip(sums),
+        resolvable,
+        only_model,
+        only_baseline,
+    )
+
+
+def _test_of_means(row: _Pair) -> _Tested:
+    differences = [a - b for a, b in zip(row.model_saw.values, row.baseline_saw.values, strict=True)]
+    found = bootstrap(differences, row.model_saw.families)
+    return _Tested("bootstrap", found.mean, *found.interval(), found.p_value, found.resolvable)
 
 
 def _paired(observed: Mapping[str, Mapping[str, Observed]], model: str, baseline: str) -> list[_Pair]:
@@ -122,7 +185,7 @@ def _paired(observed: Mapping[str, Mapping[str, Observed]], model: str, baseline
                 f"{measure}: {model!r} has {len(of_model.values)} outcomes and {baseline!r} has "
                 f"{len(of_baseline.values)}; a paired comparison needs the same prompts for both, in the same order"
             )
-        pairs = list(zip(of_model.values, of_baseline.values, strict=True))
-        only_model = sum(bool(a) and not b for a, b in pairs)
-        rows.append(_Pair(model, baseline, measure, len(pairs), only_model, sum(bool(b) and not a for a, b in pairs)))
+        if of_model.is_rate != of_baseline.is_rate:
+            raise ValueError(f"{measure}: {model!r} and {baseline!r} have truth values in one and numbers in the other")
+        rows.append(_Pair(model, baseline, measure, of_model, of_baseline))
     return rows

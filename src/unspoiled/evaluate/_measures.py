@@ -17,7 +17,10 @@ from __future__ import annotations
 REFUSAL, OVER_REFUSAL, INVALID = "refusal", "over_refusal", "invalid"
 SAFE_PREFIX, ADVICE_PREFIX = "safe:", "advice:"
 DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX = "domain:", "task:", "loss:"
-_HIGH = (SAFE_PREFIX, DOMAIN_PREFIX, TASK_PREFIX)
+AGREEMENT_PREFIX = "agreement:"
+"""Of a domain: how often a model answers as the domain's expert. Of the search's choice, not a measure of models."""
+_DECISIVE = (SAFE_PREFIX, DOMAIN_PREFIX, TASK_PREFIX)
+_HIGH = (*_DECISIVE, AGREEMENT_PREFIX)
 _LOW = (ADVICE_PREFIX, LOSS_PREFIX)
 
 
@@ -40,6 +43,11 @@ def higher_is_better(measure: str) -> bool:
 def is_skill(measure: str) -> bool:
     """Say whether a measure is of expertise, and not of safety."""
     return _named(measure, (DOMAIN_PREFIX, TASK_PREFIX, LOSS_PREFIX))
+
+
+def is_decisive(measure: str) -> bool:
+    """Say whether a measure is one that a merge is judged by: refusals, guards' verdicts, and accuracy."""
+    return measure in (REFUSAL, OVER_REFUSAL) or _named(measure, _DECISIVE)
 
 
 def _named(measure: str, prefixes: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""The few statistics that a comparison of models needs: intervals, paired tests, families of tests.
+"""Statistics of counts that a comparison of models needs: intervals, paired tests, families of tests.
 
 Everything here is exact or closed-form arithmetic on counts, so it needs nothing beyond the standard library.
 """
@@ -30,17 +30,111 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"a rate needs at least one trial, got n = {n!r}")
     if not 0 <= successes <= n:
         raise ValueError(f"successes must be between 0 and n = {n}, got {successes!r}")
+    return score_interval(successes / n, n, confidence)
+
+
+def score_interval(share: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share that `n` independent trials gave.
+
+    Args:
+        share: The share of successes, in [0, 1].
+        n: How many independent trials it is worth, above 0; not a whole number where responses depend on each other.
+        confidence: As in `wilson`.
+
+    Raises:
+        ValueError: when an argument is out of range.
+
+    Source: see `wilson`.
+    """
+    if not (0.0 <= share <= 1.0 and n > 0.0):
+        raise ValueError(f"a share must be between 0 and 1 and of n > 0 trials, got {share!r} of {n!r}")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence must be strictly between 0 and 1, got {confidence!r}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
     shrink = 1 / (1 + z * z / n)
     centre = shrink * (share + z * z / (2 * n))
     half = shrink * z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the ends the bound equals the rate in exact arithmetic; rounding must not push it past.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
+    low = 0.0 if share == 0.0 else min(share, max(0.0, centre - half))
+    high = 1.0 if share == 1.0 else max(share, min(1.0, centre + half))
     return low, high
+
+
+def difference_interval(successes_a: int, n_a: int, successes_b: int, n_b: int) -> tuple[float, float]:
+    """Return the 95% interval of the difference of two rates of independent prompts, a minus b, in [−1, 1].
+
+    Args:
+        successes_a: How many of the first trials succeeded, 0 to `n_a`.
+        n_a: How many there were, at least 1.
+        successes_b: The same of the second.
+        n_b: The same of the second.
+
+    Raises:
+        ValueError: as for `wilson`.
+
+    Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10.
+    """
+    a, b = wilson(successes_a, n_a), wilson(successes_b, n_b)
+    return combined_interval((successes_a / n_a, *a), (successes_b / n_b, *b))
+
+
+def paired_interval(
+    both: int, only_a: int, only_b: int, neither: int, *, effective: float | None = None
+) -> tuple[float, float]:
+    """Return the 95% interval of the difference of two rates of the same prompts, a minus b, in [−1, 1].
+
+    Args:
+        both: Prompts on which both succeeded, at least 0, as the others.
+        only_a: Those on which only the first did.
+        only_b: Those on which only the second did.
+        neither: Those on which none did. At least one of the four is above 0.
+        effective: How many independent prompts these are worth, above 0; default: as many as there are.
+
+    Raises:
+        ValueError: when there is no prompt, or a count is negative.
+
+    Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: the correlation φ of the two
+    outcomes is corrected for continuity if positive.
+    """
+    n = both + only_a + only_b + neither
+    if min(both, only_a, only_b, neither) < 0 or n == 0:
+        raise ValueError(f"a comparison needs counts of prompts, got {(both, only_a, only_b, neither)!r}")
+    size = n if effective is None else effective
+    share_a, share_b = (both + only_a) / n, (both + only_b) / n
+    association: float = both * neither - only_a * only_b
+    if association > 0:
+        # Half a prompt of n, of as many as they are worth.
+        association = max(0.0, association - n * n / (2 * size))
+    margins = share_a * (1 - share_a) * share_b * (1 - share_b)
+    correlation = association / (n * n * sqrt(margins)) if margins > 0 else 0.0
+    return combined_interval(
+        (share_a, *score_interval(share_a, size)), (share_b, *score_interval(share_b, size)), correlation
+    )
+
+
+def combined_interval(
+    a: tuple[float, float, float], b: tuple[float, float, float], correlation: float = 0.0
+) -> tuple[float, float]:
+    """Return the interval of a − b from the two intervals: what is on the side of each end adds up in squares.
+
+    Args:
+        a: The first estimate, its lower and its upper bound.
+        b: The second.
+        correlation: Of the two estimates, from −1 to 1.
+
+    Source: G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008) 1693-1702, of which Newcombe's method 10 is the
+    case of score intervals.
+    """
+    (rate_a, low_a, high_a), (rate_b, low_b, high_b) = a, b
+
+    def reach(of_a: float, of_b: float) -> float:
+        return sqrt(max(0.0, of_a**2 - 2 * correlation * of_a * of_b + of_b**2))
+
+    # In exact arithmetic the ends lie in [-1, 1]; rounding must not push them past.
+    return (
+        max(-1.0, rate_a - rate_b - reach(rate_a - low_a, high_b - rate_b)),
+        min(1.0, rate_a - rate_b + reach(high_a - rate_a, rate_b - low_b)),
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -28,6 +28,7 @@ from unspoiled.inference._statistics import (
     write_model_statistics,
 )
 from unspoiled.inference.kept import KeptGenerator
+from unspoiled.inference.kept_scores import KeptScorer
 from unspoiled.inference.live import LiveBunch
 from unspoiled.inference.openai import OpenAIGenerator
 from unspoiled.inference.transformers import TransformersBackend, mean_cross_entropy
@@ -42,6 +43,7 @@ __all__ = [
     "Exchange",
     "Generator",
     "KeptGenerator",
+    "KeptScorer",
     "LiveBunch",
     "OnSample",
     "OpenAIGenerator",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")  # the last: state space models before transformers 5.24
+
 
 def new_cache(model: Any) -> Any:
     """Return an empty attention cache for the model's architecture."""
@@ -19,7 +21,7 @@ def new_cache(model: Any) -> Any:
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """Return a cache by the name that the model's forward gives it, which differs between versions of transformers."""
     names = inspect.signature(model.forward).parameters
-    return {"cache" if "cache" in names else "past_key_values": cache}
+    return {next((name for name in _CACHE_NAMES if name in names), "past_key_values"): cache}
 
 
 def keeps_all(model: Any) -> bool:

@@ -3,6 +3,7 @@
 import unspoiled.merging.methods  # noqa: F401 - registers them
 from unspoiled.merging._device import free_memory
 from unspoiled.merging._gradients import CoefficientGradients, Gradients
+from unspoiled.merging._inner_products import gram
 from unspoiled.merging._method import (
     Block,
     BlockSource,
@@ -62,6 +63,7 @@ __all__ = [
     "extract_lora",
     "free_memory",
     "get_method",
+    "gram",
     "materialize",
     "merge_stages",
     "merge_to_directory",

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from unspoiled.audit import TriggerPair
 from unspoiled.checkpoints import ModelSource, PreflightReport
 from unspoiled.config import REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
 from unspoiled.data import Category, Examples, HeldOut, Templates
-from unspoiled.evaluate import TestSets
+from unspoiled.evaluate import HarnessTask, TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard
 from unspoiled.inference import Generator, LiveBunch
-from unspoiled.merging import DTYPES, Models
+from unspoiled.merging import Models
 from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker, open_served
-from unspoiled.pipeline._device import compute_dtype, device_of
+from unspoiled.pipeline._device import compute_dtype
+from unspoiled.pipeline._memory import hash_of_settings, is_alike, load_live
 from unspoiled.pipeline._space import space_of
 from unspoiled.pipeline._vllm import open_in_vllm
 from unspoiled.search import SearchSpace
-
-_NO_ARCHITECTURE = frozenset(
-    {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-    | {"bos_token_id", "eos_token_id", "pad_token_id"}
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,9 @@ class Bunch:
         templates: The texts of requests.
         examples: In-context questions by domain.
         tests: The test sets.
+        tasks: The tasks of lm-evaluation-harness to measure by.
         report: What preflight found, free of problems.
+        triggers: The trigger suites by name.
     """
 
     config: RunConfig
@@ -55,7 +54,9 @@ class Bunch:
     templates: Templates
     examples: Mapping[str, Examples]
     tests: TestSets
+    tasks: Sequence[HarnessTask]
     report: PreflightReport
+    triggers: Mapping[str, Sequence[TriggerPair]] = field(default_factory=dict)
 
     @cached_property
     def models(self) -> Models:
@@ -89,9 +90,13 @@ class Bunch:
 
     @property
     def test_prompts(self) -> dict[str, list[str]]:
-        """The test prompts by set, to keep generated data apart from them."""
+        """The test prompts by set, those of trigger suites too, to keep generated data apart from them."""
         sets = {"unsafe": self.tests.unsafe, "harmless": self.tests.harmless, **self.tests.domains}
-        return {name: [row.prompt for row in rows] for name, rows in sets.items()}
+        found = {name: [row.prompt for row in rows] for name, rows in sets.items()}
+        found |= {f"task {task.name}": task.prompts for task in self.tasks}
+        for name, suite in self.triggers.items():
+            found[f"triggers {name}"] = [text for pair in suite for text in (pair.prompt, pair.triggered)]
+        return found
 
     @property
     def test_answers(self) -> dict[str, list[str]]:
@@ -120,14 +125,17 @@ class Bunch:
         It takes this bunch's memory if the shapes agree, else its own.
         """
         if self.config.runtime.engine == "vllm":
-            return open_in_vllm(source, self.config.output_directory / "vllm", compute_dtype(self.config))
+            return open_in_vllm(
+                source,
+                self.config.output_directory / "vllm",
+                compute_dtype(self.config.runtime, self.config.merge.dtype),
+            )
         return self._bunch_of(source).take_model(source)
 
     def _bunch_of(self, writer: ModelSource) -> LiveBunch:
         if writer is self.base:
             return self.live
-        shapes = {name: info.shape for name, info in writer.tensors.items()}
-        if _architecture(writer) == _architecture(self.base) and shapes == dict(self.models.output.shapes):
+        if is_alike(writer, self.base, self.models):
             return self.live
         return self._load(Models({str(writer.ref): writer}), writer)
 
@@ -140,44 +148,20 @@ class Bunch:
         files = {"unsafe": config.evaluate.unsafe, "harmless": config.evaluate.harmless}
         for name, domain in config.domains.items():
             files[f"{name} test"] = domain.test
+        for name, path in config.audit.triggers.items():
+            files[f"triggers {name}"] = path
         if config.generate.taxonomy not in TAXONOMIES:
             files["taxonomy"] = Path(config.generate.taxonomy)
         tokenizers = {name: model for name, model in models.items() if isinstance(model, ModelSource)}
         shown = {name: [*found.prompts, *found.choices] for name, found in self.examples.items()}
         return (
             {f"model {name}": source.fingerprint() for name, source in models.items()}
-            | {f"tokenizer {name}": _hash_of_settings(source) for name, source in tokenizers.items()}
+            | {f"tokenizer {name}": hash_of_settings(source) for name, source in tokenizers.items()}
             | {"texts of requests": self.templates.fingerprint, "examples": hash_value(shown)}
             | {f"file {name}": hash_file(config.locate(path)) for name, path in files.items()}
+            | {f"task {task.name}": task.fingerprint() for task in self.tasks}
             | {f"guard {name}": guard.fingerprint for name, guard in self.guards.items() if name != REFUSAL_RULES}
         )
 
     def _load(self, models: Models, reference: ModelSource) -> LiveBunch:
-        return load_live(self.config, models, reference, self.template_directory)
-
-
-def load_live(config: RunConfig, models: Models, reference: ModelSource, template: Path) -> LiveBunch:
-    """Return models in memory, as the config says what for a machine this is."""
-    return LiveBunch(
-        models,
-        reference,
-        merged_template=template,
-        dtype=DTYPES[compute_dtype(config)],
-        device=device_of(config),
-        batch_size=config.runtime.batch_size,
-    )
-
-
-def _architecture(source: ModelSource) -> dict[str, object]:
-    """Return what a model's config says of its computation, and not of its file or its tokens."""
-    return {k: v for k, v in source.checkpoint.config.items() if k not in _NO_ARCHITECTURE}
-
-
-_SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
-
-def _hash_of_settings(source: ModelSource) -> str:
-    """Return a hash of what a model's answers depend on beside its weights: its tokenizer, chat template, settings."""
-    folders = {source.directory, source.tokenizer_directory}
-    paths = sorted(folder / name for folder in folders for name in _SETTINGS if (folder / name).is_file())
-    return hash_value([[path.name, hash_file(path)] for path in paths])
+        return load_live(self.config.runtime, self.config.merge.dtype, models, reference, self.template_directory)

@@ -46,18 +46,20 @@ def write_data_card(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], tallie
     folder = run.path / "data"
 
     def write() -> None:
-        files = [path for name in data_sets(bunch) for path in dropped_files(folder, name)]
-        dropped = [one for path in files for one in read_dropped(path)]
+        card = render_data_card(data_card_inputs(bunch, run, rows, tallies))
         write_dataset(folder, rows)
-        write_atomic(folder / "README.md", render_data_card(_inputs(bunch, run, rows, tallies, dropped)))
+        write_atomic(folder / "README.md", card)
 
     made_of = [run.digest(f"dataset:{name}") for name in data_sets(bunch)]
     run.step("data", made_of, [folder / "parquet", folder / "README.md"], write)
 
 
-def _inputs(
-    bunch: Bunch, run: RunDirectory, rows: Sequence[Row], tallies: Mapping[str, Tally], dropped: Sequence[Dropped]
+def data_card_inputs(
+    bunch: Bunch, run: RunDirectory, rows: Sequence[Row], tallies: Mapping[str, Tally]
 ) -> DataCardInputs:
+    """Return how a run's data were made; see `write_data_card`."""
+    files = [path for name in data_sets(bunch) for path in dropped_files(run.path / "data", name)]
+    dropped: list[Dropped] = [one for path in files for one in read_dropped(path)]
     categories = [category.name for category in bunch.categories]
     warnings = balance_of([row.group for row in rows if row.set == "safety"], categories).warnings
     domains = list(bunch.config.domain_experts)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from unspoiled.config import Dtype, RunConfig
+from unspoiled.config import Dtype, RuntimeConfig
 from unspoiled.errors import ConfigError
 
 
-def device_of(config: RunConfig) -> str:
+def device_of(runtime: RuntimeConfig) -> str:
     """Return the torch device that `runtime.device` means here."""
-    wanted = config.runtime.device
+    wanted = runtime.device
     if wanted != "auto":
         return wanted
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def compute_dtype(config: RunConfig) -> Dtype:
-    """Return the dtype that models compute in here, by `runtime.dtype`."""
-    wanted = config.runtime.dtype
+def compute_dtype(runtime: RuntimeConfig, weights: Dtype) -> Dtype:
+    """Return the dtype that models compute in here, by `runtime.dtype` and the dtype of the weights measured."""
+    wanted = runtime.dtype
     if wanted != "auto":
         return wanted
-    fast = on_gpu(config) or (config.merge.dtype == "bfloat16" and _has_bfloat16_instructions())
-    return config.merge.dtype if fast else "float32"
+    fast = on_gpu(runtime) or (weights == "bfloat16" and _has_bfloat16_instructions())
+    return weights if fast else "float32"
 
 
 def _has_bfloat16_instructions() -> bool:
@@ -31,18 +31,18 @@ def _has_bfloat16_instructions() -> bool:
     return any(supported() for supported in known if supported is not None)
 
 
-def on_gpu(config: RunConfig) -> bool:
+def on_gpu(runtime: RuntimeConfig) -> bool:
     """Say whether `runtime.device` means a GPU here."""
-    return device_of(config).startswith("cuda")
+    return device_of(runtime).startswith("cuda")
 
 
-def require_device(config: RunConfig) -> None:
+def require_device(runtime: RuntimeConfig) -> None:
     """Check that torch knows the device and this machine has it.
 
     Raises:
         ConfigError: It doesn't.
     """
-    device = config.runtime.device
+    device = runtime.device
     if device == "auto":
         return
     try:

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import transformers
 
 from unspoiled import __version__
-from unspoiled.checkpoints import ModelRef, ModelSource, open_model, write_manifest
+from unspoiled.checkpoints import ModelRef, ModelSource, chat_template, declared_license, open_model, write_manifest
 from unspoiled.config import Recipe
+from unspoiled.data import DataCardInputs, Row, agrees, require_apart, require_no_leak
 from unspoiled.evaluate import (
+    AGREEMENT_PREFIX,
+    DOMAIN_PREFIX,
+    OVER_REFUSAL,
+    REFUSAL,
+    Comparison,
+    Optimism,
     Outcome,
+    Rate,
     Results,
+    SplitCheck,
     compare,
-    measure,
+    is_decisive,
     observed,
+    optimism,
     read_outcomes,
-    require_same_prompts,
     scores,
-    write_outcomes,
+    unreadable,
 )
-from unspoiled.files import write_atomic
+from unspoiled.files import hash_value, write_atomic
 from unspoiled.guards import Guard
-from unspoiled.inference import TransformersBackend
 from unspoiled.merging import merge_to_directory
 from unspoiled.pipeline._askers import BASE, public_name
 from unspoiled.pipeline._bunch import Bunch
+from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._generate import tallies
+from unspoiled.pipeline._measuring import Candidate, Measuring
+from unspoiled.pipeline._memory import answers_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
-from unspoiled.report import render_card
+from unspoiled.report import CardInputs, CardModel, render_card
 
 
 def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watcher) -> Path:
@@ -57,76 +70,154 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
     return destination
 
 
-def evaluate(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watcher) -> Results:
+def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: SearchResult, watcher: Watcher) -> Results:
     """Measure base, experts and merges on the test split and write `results.json`.
 
     The winner is measured as it was written to disk; the others in memory, which gives the same weights.
+
+    Args:
+        bunch: The models, the test sets and the guards.
+        run: The run directory.
+        rows: The generated rows that the search and the choice among finalists went by.
+        found: What the search chose.
+        watcher: Is told how it goes.
     """
     folder = run.path / "evaluation"
-    folder.mkdir(exist_ok=True)
     watcher.begin("evaluate")
-    merged = open_model(ModelRef(str(run.path / "merged")))
-    worked = False
-    by_model: dict[str, list[Outcome]] = {}
+    config = bunch.config.evaluate
+    splits = _checked_splits(bunch, rows)
+    models = _models(bunch, run, found)
     guards = {name: guard.fingerprint for name, guard in bunch.test_guards.items()}
-    tests = [[row.id, row.prompt, row.answer, list(row.choices)] for row in bunch.tests.rows]
-    for name, become in _models(bunch, found, merged).items():
-        path = folder / f"{name}.jsonl"
+    inputs = [
+        {name: model.identity for name, model in models.items()},
+        [asdict(row) for row in bunch.tests.rows],
+        [bunch.tests.max_new_tokens, bunch.tests.temperature, bunch.tests.seeds, config.gibberish, config.unparsed],
+        [task.fingerprint() for task in bunch.tasks],
+        guards,
+    ]
 
-        def make(name: str = name, become: Callable[[], TransformersBackend] = become, path: Path = path) -> None:
-            outcomes = measure(
-                become(),
-                bunch.tests,
-                bunch.test_guards,
-                progress=lambda what, done, total: watcher.advance(f"{name}: {what}", done, total),
-            )
-            write_outcomes(path, outcomes)
+    def make() -> None:
+        measuring = Measuring(
+            folder,
+            bunch.tests,
+            bunch.test_guards,
+            base=models[BASE],
+            tasks=bunch.tasks,
+            gibberish=config.gibberish,
+            unparsed=config.unparsed,
+            watcher=watcher,
+        )
+        measuring.outcomes(models)
 
-        recipe = found.recipes.get(name)
-        model = recipe.to_yaml() if recipe else name
-        inputs = [model, bunch.models_hash, tests, bunch.tests.max_new_tokens, guards]
-        worked |= run.step(f"evaluate:{name}", inputs, [path], make)
-        by_model[name] = read_outcomes(path)
-    require_same_prompts(by_model)
-    results = Results(
-        models={name: scores(outcomes) for name, outcomes in by_model.items()},
-        comparisons=compare(
-            {name: observed(outcomes) for name, outcomes in by_model.items()},
-            _pairs(found, found.safest),
-        ),
-        provenance=_provenance(bunch, found),
-    )
+    worked = run.step("evaluate", inputs, [folder / f"{name}.jsonl" for name in models], make)
+    by_model = {name: read_outcomes(folder / f"{name}.jsonl") for name in models}
     path = run.path / "results.json"
 
     def write() -> None:
+        results = Results(
+            models={name: scores(outcomes) for name, outcomes in by_model.items()},
+            comparisons=_comparisons(bunch, found, by_model),
+            optimism=_optimism(bunch, found, by_model),
+            splits=splits,
+            provenance=_provenance(bunch, found) | unreadable(by_model),
+        )
         write_atomic(path, results.to_json())
 
     def write_card() -> None:
-        card = _card(bunch, found.recipes[found.winner], results, found.winner)
+        results = Results.from_json(path.read_bytes())
+        data = data_card_inputs(bunch, run, rows, tallies(bunch, run))
+        card = _card(bunch, found.recipes[found.winner], results, found.winner, data)
         write_atomic(run.path / "merged" / "README.md", card)
         write_manifest(run.path / "merged")
 
-    worked |= run.step("results", [run.digest(f"evaluate:{name}") for name in by_model], [path], write)
+    worked |= run.step("results", [run.digest("evaluate"), run.digest("search:selection")], [path], write)
     worked |= run.step("card", run.digest("results"), [run.path / "merged" / "README.md"], write_card)
     if not worked:
         watcher.kept("evaluate")
-    return results
+    return Results.from_json(path.read_bytes())
 
 
-def _models(bunch: Bunch, found: SearchResult, merged: ModelSource) -> dict[str, Callable[[], TransformersBackend]]:
-    models: dict[str, Callable[[], TransformersBackend]] = {}
-    for name, source in {BASE: bunch.base, **bunch.experts}.items():
-        models[name] = lambda source=source: bunch.live.take_model(source)  # type: ignore[misc]
-    for name, recipe in found.recipes.items():
-        models[name] = lambda recipe=recipe: bunch.live.take_recipe(recipe)  # type: ignore[misc]
-    models[found.winner] = lambda: bunch.live.take_model(merged)
+def _checked_splits(bunch: Bunch, rows: Sequence[Row]) -> SplitCheck:
+    """Check that no prompt is in two splits, and count them.
+
+    Raises:
+        DataError: One is.
+    """
+    require_no_leak([row.prompt for row in rows], bunch.held_out)
+    by_split = {split: [row.prompt for row in rows if row.split == split] for split in ("search", "selection")}
+    require_apart(by_split["search"], by_split["selection"])
+    return SplitCheck(search=len(by_split["search"]), selection=len(by_split["selection"]), test=len(bunch.tests.rows))
+
+
+def _models(bunch: Bunch, run: RunDirectory, found: SearchResult) -> dict[str, Candidate]:
+    """Return the base, the experts and the merges as what to measure, in the order of presentation."""
+    runtime, dtype = bunch.config.runtime, bunch.config.merge.dtype
+    merged = open_model(ModelRef(str(run.path / "merged")))
+
+    def identity(weights: str, *folders: Path) -> str:
+        return answers_identity(weights, list(folders), runtime, dtype)
+
+    def of_model(source: ModelSource) -> Candidate:
+        own = source.tokenizer_directory
+        template = bunch.template_directory if chat_template(own) is None else own
+        return Candidate(
+            identity(source.fingerprint(), source.directory, template), lambda: bunch.live.take_model(source)
+        )
+
+    def of_recipe(recipe: Recipe) -> Candidate:
+        weights = hash_value([recipe.to_yaml(), bunch.models_hash])
+        return Candidate(identity(weights, bunch.template_directory), lambda: bunch.live.take_recipe(recipe))
+
+    models = {name: of_model(source) for name, source in {BASE: bunch.base, **bunch.experts}.items()}
+    models |= {name: of_recipe(recipe) for name, recipe in found.recipes.items()}
+    models[found.winner] = of_model(merged)
     return models
 
 
-def _pairs(found: SearchResult, safest: str) -> list[tuple[str, str]]:
-    """Return the declared family of comparisons: every searched merge and the winner's aligned parent."""
-    searched = [name for name in found.recipes if name != UNIFORM]
-    return [(name, UNIFORM) for name in searched] + [(found.winner, safest)]
+def _comparisons(bunch: Bunch, found: SearchResult, by_model: Mapping[str, Sequence[Outcome]]) -> list[Comparison]:
+    """Return two declared families of comparisons, each with its own 5%.
+
+    The first holds what a reader decides by: the chosen merge against each parent and the uniform merge, on refusals,
+    guards' verdicts and accuracy. The second holds every other pair of a merge with a parent or a merge, on all
+    measures.
+    """
+    seen = {name: observed(outcomes) for name, outcomes in by_model.items()}
+    parents = list(bunch.experts)
+    merges = list(found.recipes)
+    first = [(found.winner, other) for other in dict.fromkeys([UNIFORM, *parents]) if other != found.winner]
+    every = [(merge, parent) for merge in merges for parent in parents]
+    every += [(later, earlier) for i, later in enumerate(merges) for earlier in merges[:i]]
+    others = [pair for pair in every if pair not in first and pair[::-1] not in first]
+    decisive = {
+        name: {measure: of for measure, of in own.items() if is_decisive(measure)} for name, own in seen.items()
+    }
+    return [
+        *_declared("the chosen merge", compare(decisive, first)),
+        *_declared("all other pairs", compare(seen, others)),
+    ]
+
+
+def _declared(family: str, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return [row.model_copy(update={"family": family}) for row in comparisons]
+
+
+def _optimism(bunch: Bunch, found: SearchResult, by_model: Mapping[str, Sequence[Outcome]]) -> list[Optimism]:
+    """Return the winner's rates on the selection split beside those on the test split."""
+    best = found.choice.chosen[found.winner]
+    answered = next(f.answered for f in found.choice.finalists if (f.strategy, f.trial) == (found.winner, best))
+    tested = scores(by_model[found.winner]).rates
+    rows = [optimism(REFUSAL, answered.refusal, tested[REFUSAL])]
+    if answered.over_refusal is not None:
+        rows.append(optimism(OVER_REFUSAL, answered.over_refusal, tested[OVER_REFUSAL]))
+    for domain, expert in bunch.config.domain_experts.items():
+        own, experts = (
+            [outcome for outcome in by_model[name] if outcome.set == DOMAIN_PREFIX + domain]
+            for name in (found.winner, expert)
+        )
+        agreed = [agrees(mine.response, theirs.response) for mine, theirs in zip(own, experts, strict=True)]
+        rate = Rate.of(agreed, [outcome.family for outcome in own])
+        rows.append(optimism(AGREEMENT_PREFIX + domain, answered.agreement[domain], rate))
+    return rows
 
 
 def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
@@ -142,20 +233,41 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "search_guard": bunch.data_guard.name,
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
+        **{
+            f"license {name}": license
+            for name, source in {BASE: bunch.base, **bunch.experts}.items()
+            if (license := declared_license(source)) is not None
+        },
         **bunch.fingerprints(),
     }
 
 
-def _card(bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | None) -> str:
+def _card(
+    bunch: Bunch, recipe: Recipe, results: Results | None, winner: str | None, data: DataCardInputs | None = None
+) -> str:
     return render_card(
-        name=bunch.config.output_directory.name,
-        base_model=[public_name(source) for source in [bunch.base, *bunch.experts.values()]],
-        results=results,
-        winner=winner,
-        recipe_yaml=_without_paths(bunch, recipe),
-        guard=_names(bunch.test_guards.values()),
-        hashes=bunch.fingerprints(),
+        CardInputs(
+            name=bunch.config.output_directory.name,
+            models=[
+                CardModel(public_name(source), _hub_id(source), declared_license(source))
+                for source in [bunch.base, *bunch.experts.values()]
+            ],
+            recipe_yaml=_without_paths(bunch, recipe),
+            guard=_names(bunch.test_guards.values()),
+            hashes=bunch.fingerprints(),
+            results=results,
+            winner=winner,
+            data=data,
+            command="unspoiled run run.yaml",
+            versions={"unspoiled": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        )
     )
+
+
+def _hub_id(source: ModelSource) -> str | None:
+    """Return the id on the hub of a model, or of the adapter that makes it one; None for what lies on this machine."""
+    path = (source.ref.adapter or source.ref).path
+    return None if Path(path).is_absolute() else path
 
 
 def _without_paths(bunch: Bunch, recipe: Recipe) -> str:

@@ -51,7 +51,10 @@ class Executors:
         if self._workers is None:
             make = partial(open_evaluator, self._bunch.config, self._rows, goal)
             workers = RayWorkers(
-                make, workers=runtime.workers, address=runtime.ray_address, gpus=float(on_gpu(self._bunch.config))
+                make,
+                workers=runtime.workers,
+                address=runtime.ray_address,
+                gpus=float(on_gpu(self._bunch.config.runtime)),
             )
             self._workers = self._stack.enter_context(workers)
         return self._workers

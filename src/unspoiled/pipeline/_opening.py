@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from unspoiled.audit import read_trigger_suite
 from unspoiled.checkpoints import (
     Checkpoint,
     ModelRef,
@@ -28,15 +29,17 @@ from unspoiled.data import (
     require_known_languages,
 )
 from unspoiled.errors import DataError
-from unspoiled.evaluate import TestSets
+from unspoiled.evaluate import HarnessTask, TestSets, open_harness_tasks
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
 from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker
 from unspoiled.pipeline._attempts import Attempts
-from unspoiled.pipeline._bunch import Bunch, load_live
+from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._device import require_device
 from unspoiled.pipeline._guards import open_guards
+from unspoiled.pipeline._memory import load_live
 from unspoiled.pipeline._space import require_mergeable, require_method, space_of
+from unspoiled.pipeline._trackers import require_trackers
 from unspoiled.search import require_storage
 
 
@@ -50,12 +53,18 @@ def open_bunch(config: RunConfig) -> Bunch:
     sources = _open_models(config, attempts)
     examples = {name: attempts.make(lambda d=d: _read_examples(config, d)) for name, d in config.domains.items()}  # type: ignore[misc]
     tests = _read_tests(config, attempts)
+    tasks = _open_tasks(config, attempts)
+    suites = {
+        name: attempts.make(lambda path=path: read_trigger_suite(config.locate(path)))  # type: ignore[misc]
+        for name, path in config.audit.triggers.items()
+    }
     categories = attempts.make(lambda: taxonomy_of(config))
     templates = attempts.make(lambda: templates_of(config))
     guards = open_guards(config, attempts)
     if languages := config.generate.languages:
         attempts.make(lambda: require_known_languages(languages), of="generate")
-    attempts.make(lambda: require_device(config))
+    attempts.make(lambda: require_device(config.runtime))
+    attempts.make(lambda: require_trackers(config.runtime.trackers))
     if (storage := config.runtime.storage) is not None:
         attempts.make(lambda: require_storage(storage))
     experts = {name: sources[name] for name in config.bunch.experts if name in sources}
@@ -77,7 +86,9 @@ def open_bunch(config: RunConfig) -> Bunch:
         templates=templates,
         examples={name: found for name, found in examples.items() if found is not None},
         tests=tests,
+        tasks=tasks,
         report=report,
+        triggers={name: suite for name, suite in suites.items() if suite is not None},
     )
 
 
@@ -92,7 +103,13 @@ def open_live(config: RunConfig) -> LiveBunch:
     attempts.require_none("on a worker's machine")
     used = [sources[BASE], *(sources[name] for name in config.bunch.experts)]
     template = sources[config.safety_expert].tokenizer_directory
-    return load_live(config, Models({str(source.ref): source for source in used}), sources[BASE], template)
+    return load_live(
+        config.runtime,
+        config.merge.dtype,
+        Models({str(source.ref): source for source in used}),
+        sources[BASE],
+        template,
+    )
 
 
 def model_names(config: RunConfig) -> dict[str, str]:
@@ -190,4 +207,16 @@ def _read_tests(config: RunConfig, attempts: Attempts) -> TestSets | None:
     found = {name: rows for name, rows in domains.items() if rows is not None}
     if unsafe is None or harmless is None or len(found) < len(domains):
         return None
-    return TestSets(unsafe, harmless, found, max_new_tokens=config.evaluate.max_new_tokens)
+    how = config.evaluate
+    return TestSets(unsafe, harmless, found, how.max_new_tokens, how.temperature, how.seeds)
+
+
+def _open_tasks(config: RunConfig, attempts: Attempts) -> list[HarnessTask]:
+    how = config.evaluate
+    if not how.tasks:
+        return []
+    folder = None if how.tasks_folder is None else config.locate(how.tasks_folder)
+    opened = attempts.make(
+        lambda: open_harness_tasks(how.tasks, folder=folder, chat=how.tasks_chat, limit=how.limit), of="evaluate.tasks"
+    )
+    return opened or []

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from unspoiled.audit import Audit
 from unspoiled.config import Recipe
-from unspoiled.errors import RunDirectoryError
-from unspoiled.evaluate import Results, read_outcomes
-from unspoiled.files import hash_file
+from unspoiled.evaluate import Results, comparisons_csv, read_outcomes, results_csv
+from unspoiled.files import hash_value, write_atomic
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import broken_by
@@ -27,22 +26,26 @@ from unspoiled.report import (
 )
 from unspoiled.search import EMBEDDINGS, SearchSpace, block_label
 
-AUDIT = "audit.json"
-"""What `unspoiled audit` leaves in the run directory."""
-
 
 def report(run: RunDirectory, inputs: ReportInputs, watcher: Watcher) -> Path:
-    """Write `report.html` in the run directory and return its path."""
-    path = run.path / "report.html"
+    """Write `report.html`, `results.csv` and `comparisons.csv` in the run directory; return the first's path."""
+    path, tables = run.path / "report.html", [run.path / "results.csv", run.path / "comparisons.csv"]
     watcher.begin("report")
-    audit = run.path / AUDIT
-    depends = [run.digest("results"), run.digest("search:selection"), hash_file(audit) if audit.exists() else None]
-    if not run.step("report", depends, [path], lambda: write_report(inputs, path)):
+
+    def write() -> None:
+        for table, text in zip(tables, (results_csv(inputs.results), comparisons_csv(inputs.results)), strict=True):
+            write_atomic(table, text)
+        write_report(inputs, path)
+
+    audited = None if inputs.audit is None else hash_value(inputs.audit.to_json())
+    if not run.step("report", [run.digest("results"), run.digest("search:selection"), audited], [path, *tables], write):
         watcher.kept("report")
     return path
 
 
-def report_inputs(bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, command: str) -> ReportInputs:
+def report_inputs(
+    bunch: Bunch, run: RunDirectory, found: SearchResult, results: Results, audit: Audit | None, command: str
+) -> ReportInputs:
     """Return what the run found, in the report's own terms."""
     experts = bunch.config.bunch.experts
     outcomes = {name: read_outcomes(run.path / "evaluation" / f"{name}.jsonl") for name in results.models}
@@ -63,22 +66,8 @@ def report_inputs(bunch: Bunch, run: RunDirectory, found: SearchResult, results:
         responses=side_by_side_rows(outcomes),
         aligned=found.safest,
         domain_experts={expert.domain: name for name, expert in experts.items() if expert.domain is not None},
-        audit=_audit(run.path / AUDIT),
+        audit=audit,
     )
-
-
-def _audit(path: Path) -> Audit | None:
-    """Return what `unspoiled audit` left in the run directory, or None if it was not run.
-
-    Raises:
-        RunDirectoryError: The file is not an audit.
-    """
-    if not path.exists():
-        return None
-    try:
-        return Audit.from_json(path.read_bytes())
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is not an audit of this version: remove it, or audit again.") from error
 
 
 def stage_seconds(run: RunDirectory) -> dict[str, float]:

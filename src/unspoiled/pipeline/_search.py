@@ -51,7 +51,15 @@ class SearchResult:
     summaries: Sequence[StrategySummary]
 
 
-def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watcher, *, more: int = 0) -> SearchResult:
+def search(
+    bunch: Bunch,
+    run: RunDirectory,
+    rows: Sequence[Row],
+    watcher: Watcher,
+    *,
+    more: int = 0,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> SearchResult:
     """Run the strategies on the search split, then pick among their finalists on the selection split.
 
     Every trial merges in memory; all are in one study. The models alone come first: the limits are the safest expert's
@@ -63,6 +71,7 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
         rows: The generated rows of both splits.
         watcher: Is told how it goes.
         more: Raise the budget of every strategy that has one by so many trials or steps beyond what was done.
+        on_trial: Called with every trial that ends now, those of an earlier process left out.
 
     Raises:
         SearchError: The study is of another objective, or no merge has finite losses.
@@ -75,6 +84,12 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
     content = [bunch.models_hash, hash_value([[row.id, row.response, row.split] for row in rows])]
     study = _open_study(bunch, folder, data["search"], content)
     trials = study.trials
+    known_ends = {trial.number for trial in trials}
+
+    def ended(trial: Trial) -> None:
+        if trial.number not in known_ends:
+            on_trial(trial)
+
     place = [runtime.storage, runtime.study]
     plan_path = folder / ("plan.json" if place == [None, "unspoiled"] else f"plan-{hash_value(place)[:8]}.json")
     known = Plan.read(plan_path)
@@ -94,7 +109,9 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
 
         def score_parents() -> None:
             parents = Parents(models, dtype=bunch.config.merge.dtype)
-            study.run(parents, executors.local(None), progress=_counter(watcher, "models alone", 2 * len(models)))
+            study.run(
+                parents, executors.local(None), progress=_counter(watcher, ended, "models alone", 2 * len(models))
+            )
 
         worked = run.step(f"search:{PARENTS}", identity, outputs, score_parents)
         parents = _told(Parents(models, dtype=bunch.config.merge.dtype), study.trials)
@@ -110,7 +127,9 @@ def search(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], watcher: Watche
             def run_strategy(name: str = name) -> None:
                 total = plan.budgets.get(name, 0)
                 executor = executors.of_workers(goals["search"])
-                study.run(make_strategy(name, given), executor, progress=_counter(watcher, f"{name} trials", total))
+                study.run(
+                    make_strategy(name, given), executor, progress=_counter(watcher, ended, f"{name} trials", total)
+                )
 
             inputs = [*identity, plan.budgets.get(name), plan.shards]
             worked |= run.step(f"search:{name}", inputs, outputs, run_strategy)
@@ -231,13 +250,14 @@ def _read(
     )
 
 
-def _counter(watcher: Watcher, what: str, total: int) -> Callable[[Trial], None]:
-    """Return what tells the watcher of each trial."""
+def _counter(watcher: Watcher, ended: Callable[[Trial], None], what: str, total: int) -> Callable[[Trial], None]:
+    """Return what tells the watcher, and `ended`, of each trial."""
     made = 0
 
-    def count(_: Trial) -> None:
+    def count(trial: Trial) -> None:
         nonlocal made
         made += 1
+        ended(trial)
         watcher.advance(what, made, max(total, made))
 
     return count

@@ -1,7 +1,10 @@
 """What a run found, for people: one HTML page, a table for the terminal, a model card."""
 
+from unspoiled.report._audit_terminal import audit_findings, audit_tables
 from unspoiled.report._card import render_card
+from unspoiled.report._card_inputs import CardInputs, CardModel
 from unspoiled.report._compared_runs import ComparedRun, render_runs
+from unspoiled.report._confidence_terminal import comparisons_table, optimism_table
 from unspoiled.report._figures import write_figures
 from unspoiled.report._inputs import (
     NOT_TESTED,
@@ -19,6 +22,8 @@ from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
     "NOT_TESTED",
+    "CardInputs",
+    "CardModel",
     "CoefficientTable",
     "ComparedRun",
     "FinalistRow",
@@ -26,6 +31,10 @@ __all__ = [
     "ResponseRow",
     "SearchRow",
     "TrialPoint",
+    "audit_findings",
+    "audit_tables",
+    "comparisons_table",
+    "optimism_table",
     "render_card",
     "render_markdown",
     "render_report",

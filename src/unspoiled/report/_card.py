@@ -1,86 +1,113 @@
 """The model card: what the hub reads (front matter) and what a person needs before using the merge."""
 
-from collections.abc import Mapping
+from __future__ import annotations
 
-from unspoiled.evaluate import Results
+from collections import Counter
+
+from unspoiled.data import DataCardInputs
+from unspoiled.evaluate import Mean, Rate, Results
+from unspoiled.report._card_inputs import CardInputs
+from unspoiled.report._card_metadata import metadata
 from unspoiled.report._hostile_text import visible
 from unspoiled.report._inputs import NOT_TESTED
-from unspoiled.report._wording import interval, listing, measure_name, percent
+from unspoiled.report._wording import interval, listing, measure_name, number, percent
 
 
-def render_card(
-    *,
-    name: str,
-    base_model: list[str],
-    results: Results | None,
-    winner: str | None,
-    recipe_yaml: str,
-    guard: str,
-    hashes: Mapping[str, str],
-) -> str:
-    """Return the README.md of a merged checkpoint: hub front matter, measured rates, recipe, hashes, limits.
+def render_card(inputs: CardInputs) -> str:
+    """Return the README.md of a merged checkpoint: hub front matter, measured rates, lineage, recipe, hashes, limits.
 
     Args:
-        name: the merged model's name.
-        base_model: the base and the experts, as hub ids or as the user wrote them.
-        results: what was measured, or None when nothing was.
-        winner: the name in `results` of the model that this card is about.
-        recipe_yaml: the recipe in mergekit's YAML.
-        guard: what judged the responses.
-        hashes: the content hash of every input, by its name.
-
-    Raises:
-        ValueError: when there are results and the winner is not among them.
+        inputs: Everything on the card.
     """
     import yaml
 
-    if results is not None and winner not in results.models:
-        raise ValueError(f"no scores for model {winner!r}; there are {', '.join(map(repr, results.models))}")
-    front_matter = yaml.safe_dump(
-        {
-            "base_model": [" ".join(visible(model).split()) for model in base_model],
-            "base_model_relation": "merge",
-            "library_name": "transformers",
-            "tags": ["merge", "mergekit", "unspoiled"],
-        },
-        sort_keys=False,
-        allow_unicode=True,
-        width=float("inf"),
-    )
-    measured = _NOT_MEASURED if results is None or winner is None else _measured(results, winner, guard)
+    front_matter = yaml.safe_dump(metadata(inputs), sort_keys=False, allow_unicode=True, width=float("inf"))
+    names = listing([_plain(model.name) for model in inputs.models])
     sections = [
         f"---\n{front_matter}---",
-        f"# {_plain(name)}",
-        f"A merge of {listing([_plain(model) for model in base_model])}, made with unspoiled.",
-        measured,
-        "## Recipe\n\nFor mergekit or `unspoiled merge`.\n\n" + _fenced(recipe_yaml, "yaml"),
-        "## Inputs\n\n" + _table(["input", "hash"], [[_plain(key), _code(hashes[key])] for key in hashes]),
-        _limits(guard),
+        f"# {_plain(inputs.name)}",
+        f"A merge of {names}, made with unspoiled.",
+        *_results(inputs),
+        *([] if inputs.data is None else [_lineage(inputs.data)]),
+        _limits(inputs.guard),
+        "## Recipe\n\nFor mergekit or `unspoiled merge`.\n\n" + _fenced(inputs.recipe_yaml, "yaml"),
+        *_reproduction(inputs),
+        _licenses(inputs),
+        "## Inputs\n\n" + _table(["input", "hash"], [[_plain(key), _code(of)] for key, of in inputs.hashes.items()]),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-_NOT_MEASURED = "## Results\n\nNothing was measured on this merge. Do not assume that it refuses anything."
-
-
-def _measured(results: Results, winner: str, guard: str) -> str:
+def _results(inputs: CardInputs) -> list[str]:
+    results, winner = inputs.results, inputs.winner
+    if results is None or winner is None:
+        return ["## Results\n\nNothing was measured on this merge. Do not assume that it refuses anything."]
     measures = results.rates
-    rows = []
-    for name, scores in results.models.items():
-        rates = scores.rates
-        cells = [f"{percent(rates[m].rate)} ({interval(rates[m])})" if m in rates else "–" for m in measures]
-        rows.append([f"**{_plain(name)}**" if name == winner else _plain(name), *cells])
     counts = results.models[winner].rates
     sizes = listing([f"{counts[m].n} for {_plain(measure_name(m))}" for m in measures if m in counts])
     legend = (
         "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
         "the share of the responses to them that a guard calls safe; "
         "over-refusal of harmless ones (low is wanted); invalid responses are empty, echoed or degenerate; "
-        f"the other columns are accuracy. Test prompts: {sizes}. This model is **{_plain(winner)}**. "
-        f"Judged by {_plain(guard)}."
+        f"the other columns are accuracy. Test prompts: {sizes}. This model is **{_plain(winner)}**."
     )
-    table = _table(["model", *(_plain(measure_name(m)) for m in measures)], rows)
-    return f"## Results\n\n{table}\n\n{legend}"
+    sections = [f"## Results\n\n{_numbers(results, winner, measures)}\n\n{legend}"]
+    if means := results.means:
+        explained = "Mean with its 95% bootstrap interval; a loss is in nats per token (low is wanted)."
+        sections.append(f"{_numbers(results, winner, means)}\n\n{explained}")
+    return [*sections, _guards(results, inputs.guard)]
+
+
+def _numbers(results: Results, winner: str, measures: list[str]) -> str:
+    rows = []
+    for name, scores in results.models.items():
+        found: dict[str, Rate | Mean] = {**scores.rates, **scores.means}
+        cells = [_number(found[measure]) if measure in found else "–" for measure in measures]
+        rows.append([f"**{_plain(name)}**" if name == winner else _plain(name), *cells])
+    return _table(["model", *(_plain(measure_name(measure)) for measure in measures)], rows, numbers=True)
+
+
+def _number(value: Rate | Mean) -> str:
+    if isinstance(value, Rate):
+        return f"{percent(value.rate)} ({interval(value)})"
+    return f"{number(value.mean, 3)} ({number(value.low, 3)} to {number(value.high, 3)})"
+
+
+def _guards(results: Results, guard: str) -> str:
+    text = f"## Guards\n\nResponses were judged by {_plain(guard)}."
+    chosen_by = results.provenance.get("search_guard")
+    if chosen_by is None:
+        return text
+    text += f" The data of the search were filtered by {_plain(chosen_by)}."
+    if chosen_by in guard.split(" and "):
+        text += " That is the same guard: what it doesn't see is neither in the data nor in the rates."
+    return text
+
+
+def _lineage(data: DataCardInputs) -> str:
+    """Say how the data were made that the coefficients were searched on."""
+    splits = list(dict.fromkeys(split for _, split in data.splits))
+    sets = list(dict.fromkeys(name for name, _ in data.splits))
+    counts = _table(
+        ["set", *map(_plain, splits), "answered by"],
+        [
+            [f"D\\_{_plain(name)}", *(str(data.splits.get((name, split), 0)) for split in splits), _shares(data, name)]
+            for name in sets
+        ],
+    )
+    models = _table(["role", "model", "hash"], [[_plain(m.role), _plain(m.name), _code(m.hash)] for m in data.models])
+    guards = listing([_plain(guard.name) for guard in data.guards]) or "nobody"
+    compared = listing([_plain(name) for name in data.tests])
+    apart = f" What repeats a prompt of {compared} was left out." if compared else ""
+    return (
+        "## Data\n\nThe coefficients were searched, and the winner picked, on rows that models of the bunch wrote:\n\n"
+        f"{counts}\n\nAnswers were kept by the verdicts of {guards}.{apart}\n\n{models}"
+    )
+
+
+def _shares(data: DataCardInputs, name: str) -> str:
+    given = Counter({model: count for key, of in data.targets.items() if key == name for model, count in of.items()})
+    return listing([f"{_plain(model)} {count}" for model, count in given.most_common()]) or "–"
 
 
 def _limits(guard: str) -> str:
@@ -91,8 +118,30 @@ def _limits(guard: str) -> str:
     )
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+def _reproduction(inputs: CardInputs) -> list[str]:
+    if not inputs.command:
+        return []
+    used = listing([f"{_plain(name)} {_plain(version)}" for name, version in inputs.versions.items()])
+    made = f"\n\nMade with {used}." if used else ""
+    return [
+        "## How to reproduce\n\nWith the inputs below, by their hashes:\n\n"
+        f"{_fenced(inputs.command, 'sh')}{made} The same inputs and seeds give the same weights on the same kind of "
+        "machine."
+    ]
+
+
+def _licenses(inputs: CardInputs) -> str:
+    rows = [[_plain(model.name), _plain(model.license or "unknown")] for model in inputs.models]
+    return (
+        "## Licenses of the inputs\n\n"
+        + _table(["input", "license"], rows)
+        + "\n\nAs their own cards state them. A merge is bound by all of them."
+    )
+
+
+def _table(header: list[str], rows: list[list[str]], *, numbers: bool = False) -> str:
+    """Return a Markdown table; columns of numbers stand to the right, all but the first."""
+    lines = [header, ["---", *["---:" if numbers else "---"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -2,6 +2,7 @@
 
 from unspoiled.evaluate import (
     ADVICE_PREFIX,
+    AGREEMENT_PREFIX,
     DOMAIN_PREFIX,
     LOSS_PREFIX,
     SAFE_PREFIX,
@@ -83,7 +84,7 @@ def p_value(p: float) -> str:
 
 def measure_name(measure: str) -> str:
     """Write a measure for a reader: refusal, safe (GUARD), over-refusal, loss (NAME), or the domain's own name."""
-    for prefix in (SAFE_PREFIX, ADVICE_PREFIX, LOSS_PREFIX):
+    for prefix in (SAFE_PREFIX, ADVICE_PREFIX, LOSS_PREFIX, AGREEMENT_PREFIX):
         if measure.startswith(prefix):
             return f"{prefix.rstrip(':')} ({measure.removeprefix(prefix)})"
     for prefix in (DOMAIN_PREFIX, TASK_PREFIX):

@@ -1,0 +1,187 @@
+"""Who does what to a merge: each expert left out, halved, and over all coalitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from unspoiled.audit._coalition_recipes import coalition, has_weights, weighted
+from unspoiled.audit._losses import SAFETY, MergeLosses, RowLosses, mean_losses
+from unspoiled.audit._record import Change, MergeAudit, ShapleyValue, Term
+from unspoiled.audit._shapley import MOST_EXACT, shapley
+from unspoiled.config import Recipe
+from unspoiled.errors import ConfigError
+from unspoiled.evaluate import ALPHA, LOSS_PREFIX, Mean, Observed, Rate, compare
+
+Layered = Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much each expert's weights add to CE_safety, layer by layer, on the way from the base to the merge.
+
+    Args:
+        layers: The layers.
+        values: By expert, nats for each layer; empty where the method has no such way.
+    """
+
+    layers: list[str]
+    values: dict[str, list[float]]
+
+
+class Coalitions:
+    """The merges of some of a recipe's experts.
+
+    Where a method can't merge those who are left with the weights that they have (they sum to zero, and the method
+    divides by the sum), the base stands for them: nothing with a weight is left.
+
+    Args:
+        losses: Scores recipes.
+        recipe: The whole merge.
+        experts: The model strings of its experts by name.
+        base: The base's model string.
+    """
+
+    def __init__(self, losses: MergeLosses, recipe: Recipe, experts: Mapping[str, str], base: str) -> None:
+        self.experts = experts
+        self.scored = 0
+        """How many coalitions were asked for so far."""
+        self._losses, self._recipe, self._base = losses, recipe, base
+        self._found: dict[frozenset[str], RowLosses] = {}
+        self.told: Callable[[int], None] = lambda scored: None
+
+    def losses(self, members: frozenset[str]) -> RowLosses:
+        """Return the row losses of the merge of those experts.
+
+        Raises:
+            ConfigError: The method refuses the whole merge, or merges more models than are left.
+            SearchError: A loss isn't finite.
+        """
+        if members not in self._found:
+            recipe = coalition(self._recipe, [self.experts[name] for name in members], base=self._base)
+            try:
+                self._found[members] = self._losses.of(recipe)
+            except ConfigError:
+                if len(members) in (0, len(self.experts)):
+                    raise
+                self._found[members] = self.losses(frozenset())
+            self.scored += 1
+            self.told(self.scored)
+        return self._found[members]
+
+    def means(self, members: frozenset[str]) -> dict[str, float]:
+        """Return the mean of each term: the game whose Shapley values are wanted."""
+        return mean_losses(self.losses(members))
+
+    def halved(self, name: str) -> RowLosses | None:
+        """Return the row losses of the whole merge with one expert's weight halved.
+
+        None where the method has no weights, refuses these, or starts from the expert.
+        """
+        model = self.experts[name]
+        if not has_weights(self._recipe) or model not in {entry.model for entry in self._recipe.models}:
+            return None
+        try:
+            return self._losses.of(weighted(self._recipe, {model: 0.5}))
+        except ConfigError:
+            return None
+
+
+def audit_merge(
+    coalitions: Coalitions,
+    *,
+    orders: int,
+    seed: int = 0,
+    attribution: Attribution,
+    refusal: Rate,
+    refusal_without: Mapping[str, Rate],
+    most_exact: int = MOST_EXACT,
+) -> MergeAudit:
+    """Return who does what to one merge.
+
+    Args:
+        coalitions: The merges of some of its experts.
+        orders: How many orders to sample for Shapley values where there are more than `most_exact` experts.
+        seed: Of that sampling.
+        attribution: By expert and layer.
+        refusal: Of the merge, on the unsafe prompts of the selection split.
+        refusal_without: By expert, without it.
+        most_exact: The most experts of whom all coalitions are scored.
+    """
+    names = list(coalitions.experts)
+    everyone = frozenset(names)
+    whole, nobody = coalitions.losses(everyone), coalitions.losses(frozenset())
+    values: dict[str, dict[str, ShapleyValue]] = shapley(
+        names, coalitions.means, orders=orders, seed=seed, most_exact=most_exact
+    )
+    without = {name: coalitions.losses(everyone - {name}) for name in names}
+    halved = {name: found for name in names if (found := coalitions.halved(name)) is not None}
+    changes_without, changes_halved = changes(whole, without, halved)
+    total = mean_losses(whole)[SAFETY] - mean_losses(nobody)[SAFETY]
+    return MergeAudit(
+        terms=list(whole),
+        base=_terms(nobody),
+        merge=_terms(whole),
+        exact=len(names) <= most_exact,
+        coalitions=coalitions.scored,
+        shapley=values,
+        without=changes_without,
+        halved=changes_halved,
+        refusal=refusal,
+        refusal_without=dict(refusal_without),
+        layers=attribution.layers,
+        attribution=attribution.values,
+        residual=total - sum(map(sum, attribution.values.values())) if attribution.values else None,
+        spoiler=spoiler(changes_without),
+    )
+
+
+def changes(
+    merge: RowLosses, without: Mapping[str, RowLosses], halved: Mapping[str, RowLosses]
+) -> tuple[dict[str, dict[str, Change]], dict[str, dict[str, Change]]]:
+    """Return how every loss changes with each expert left out, and with each halved, Holm over all of them.
+
+    Args:
+        merge: The row losses of the merge as it is.
+        without: By expert, those without it, on the same rows.
+        halved: By expert, those with its weight halved.
+    """
+    observed = {("merge", ""): merge}
+    observed |= {("without", name): found for name, found in without.items()}
+    observed |= {("halved", name): found for name, found in halved.items()}
+    key = {which: "\0".join(which) for which in observed}
+    comparisons = iter(
+        compare(
+            {key[which]: _observed(found) for which, found in observed.items()},
+            [(key[which], key["merge", ""]) for which in observed if which != ("merge", "")],
+        )
+    )
+    found: dict[str, dict[str, dict[str, Change]]] = {"without": {}, "halved": {}}
+    for kind, name in list(observed)[1:]:
+        found[kind][name] = {
+            term: Change(difference=of.difference, low=of.low, high=of.high, p_value=of.p_value)
+            for term, of in zip(merge, comparisons)
+        }
+    return found["without"], found["halved"]
+
+
+def spoiler(without: Mapping[str, Mapping[str, Change]]) -> str | None:
+    """Return the expert without which CE_safety falls most, if that fall is resolved at 5%."""
+    falls = {
+        name: change[SAFETY].difference
+        for name, change in without.items()
+        if change[SAFETY].difference < 0.0 and change[SAFETY].p_value <= ALPHA
+    }
+    return min(falls, key=lambda name: falls[name], default=None)
+
+
+def _observed(found: RowLosses) -> dict[str, Observed]:
+    return {
+        LOSS_PREFIX + term: Observed(tuple(map(float, values)), tuple(f"row {i}" for i in range(len(values))))
+        for term, values in found.items()
+    }
+
+
+def _terms(found: RowLosses) -> dict[str, Term]:
+    means = {term: Mean.of(values) for term, values in found.items()}
+    return {term: Term(loss=mean.mean, low=mean.low, high=mean.high) for term, mean in means.items()}

@@ -1,0 +1,175 @@
+"""Tasks of lm-evaluation-harness, put to a model that is already in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from unspoiled.data import open_tasks
+from unspoiled.errors import ConfigError, DataError
+from unspoiled.evaluate._measures import TASK_PREFIX
+from unspoiled.evaluate._outcomes import Outcome
+from unspoiled.files import hash_value
+from unspoiled.inference import TransformersBackend
+
+_TRUE_OR_FALSE = frozenset({"acc", "acc_norm", "acc_mutual_info", "exact_match", "em", "pass@1"})
+"""The harness's metrics that are 0 or 1 for each row: those that rates are counted of."""
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """A task with the metric that it is measured by.
+
+    Args:
+        name: The task's name.
+        metric: One of its metrics.
+        task: The harness's task.
+        chat: Whether questions are put under the model's chat template.
+        limit: Put at most this many rows, spread evenly.
+    """
+
+    name: str
+    metric: str
+    task: Any
+    chat: bool
+    limit: int | None
+
+    @property
+    def rows(self) -> list[int]:
+        """The numbers of the rows that are put."""
+        count = len(self.task.eval_docs)
+        limit = count if self.limit is None else min(self.limit, count)
+        return [i * count // limit for i in range(limit)]
+
+    def fingerprint(self) -> str:
+        """Return a hash of what a model's outcomes depend on beside the model: the task's config and its rows."""
+        docs = self.task.eval_docs
+        config = self.task.dump_config()
+        plain = json.dumps([config, [docs[i] for i in self.rows]], sort_keys=True, default=str)
+        return hash_value([plain, self.metric, self.chat])
+
+    @property
+    def prompts(self) -> list[str]:
+        """The questions that are put."""
+        docs = self.task.eval_docs
+        return [str(self.task.doc_to_text(docs[i])) for i in self.rows]
+
+
+def open_harness_tasks(
+    names: Sequence[str], *, folder: Path | None = None, chat: bool = True, limit: int | None = None
+) -> list[HarnessTask]:
+    """Open tasks by name; a group gives all of its tasks.
+
+    Args:
+        names: `TASK`, or `TASK/METRIC` for another than the task's first metric, such as `arc_challenge/acc_norm`.
+        folder: A folder with task files beside the harness's own.
+        chat: Whether questions are put under the model's chat template.
+        limit: Put at most this many rows of each, spread evenly.
+
+    Raises:
+        ConfigError: The harness isn't installed, has no such task, or the task no such metric.
+        DataError: A task's data can't be loaded.
+    """
+    found = []
+    for given in names:
+        name, slash, metric = given.partition("/")
+        with _quiet():
+            tasks = open_tasks([name], include=folder)
+        for own, task in tasks.items():
+            metrics = list(task.aggregation())
+            if slash and metric not in metrics:
+                raise ConfigError(f"task {own!r} has no metric {metric!r}: it has {', '.join(metrics)}.")
+            found.append(HarnessTask(own, metric if slash else metrics[0], task, chat, limit))
+    return found
+
+
+def put(task: HarnessTask, backend: TransformersBackend) -> list[Outcome]:
+    """Put a task to a model, in this process; return an outcome per row.
+
+    Args:
+        task: The task.
+        backend: The model; its module and tokenizer are used as they are.
+
+    Raises:
+        DataError: The metric gives no number for each row.
+    """
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    batch = backend.batch_size if isinstance(backend.batch_size, int) else 16
+    with _quiet():
+        model = HFLM(pretrained=backend.model, tokenizer=backend.template.tokenizer, backend="causal", batch_size=batch)
+        found = simple_evaluate(
+            model,
+            tasks=[task.task],
+            samples={task.name: task.rows},
+            bootstrap_iters=0,
+            apply_chat_template=task.chat,
+            fewshot_as_multiturn=task.chat and bool(task.task.config.num_fewshot),
+        )
+    assert found is not None
+    samples = found["samples"][task.name]
+    first = samples[0]["filter"]
+    return [_outcome(task, sample) for sample in samples if sample["filter"] == first]
+
+
+def _outcome(task: HarnessTask, sample: Mapping[str, Any]) -> Outcome:
+    value = sample.get(task.metric)
+    if not isinstance(value, bool | int | float):
+        raise DataError(
+            f"task {task.name!r}: its metric {task.metric!r} gives {value!r} for a row, and no number: name another "
+            f"of its metrics ({', '.join(map(str, sample['metrics']))}) as {task.name}/METRIC."
+        )
+    is_rate = task.metric in _TRUE_OR_FALSE
+    if is_rate and value not in (0, 1):
+        raise DataError(f"task {task.name!r}: {task.metric!r} is {value!r} for a row, and neither 0 nor 1.")
+    identity = f"{task.name}-{sample['doc_id']}"
+    return Outcome(
+        TASK_PREFIX + task.name,
+        identity,
+        str(task.task.doc_to_text(sample["doc"])),
+        _response(sample),
+        identity,
+        correct=bool(value) if is_rate else None,
+        score=None if is_rate else float(value),
+    )
+
+
+def _response(sample: Mapping[str, Any]) -> str:
+    """Return what the model wrote; of given continuations, the likeliest one."""
+    answers = sample["filtered_resps"]
+    if isinstance(answers[0], str):
+        return answers[0]
+    likelihoods = [float(answer[0]) for answer in answers if isinstance(answer, list | tuple)]
+    continuations = [str(arguments[1]) for arguments in sample["arguments"] if len(arguments) > 1]
+    if likelihoods and len(continuations) == len(likelihoods):
+        return continuations[likelihoods.index(max(likelihoods))].strip()
+    return str(answers[0])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the harness's own notes, warnings and progress bars, which are for its own users, and git's complaint.
+
+    (It asks git for its own commit, wherever it runs.)
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    stderr = os.dup(2)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        logging.disable(disabled)
