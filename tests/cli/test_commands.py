@@ -16,7 +16,7 @@ from unspoiled.cli._main import cli
 from unspoiled.config import read_recipe
 
 COMMANDS = [
-    *("run", "check", "generate", "search", "evaluate", "report"),
+    *("run", "check", "generate", "search", "evaluate", "audit", "report", "compare"),
     *("merge", "materialize", "extract-lora", "statistics", "init", "guards", "push"),
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unspoiled.errors import RunDirectoryError
+from unspoiled.errors import DataError, RunDirectoryError
 from unspoiled.evaluate import Results
 from unspoiled.report import ComparedRun
 
@@ -34,10 +34,8 @@ def _read(directory: Path, name: str) -> ComparedRun:
         raise RunDirectoryError(
             f"{directory} has no results.json: give the directory of a run that was evaluated (`unspoiled run`)."
         ) from error
-    except ValueError as error:
-        raise RunDirectoryError(
-            f"{path} is not results of this version: evaluate the run again with this version of unspoiled."
-        ) from error
+    except (DataError, ValueError) as error:
+        raise RunDirectoryError(f"{path} can't be read as results: {error}") from error
     return ComparedRun(name, results, _config(directory / "run.json"))
 
 
