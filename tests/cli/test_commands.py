@@ -16,8 +16,8 @@ from unspoiled.cli._main import cli
 from unspoiled.config import read_recipe
 
 COMMANDS = [
-    *("run", "check", "generate", "search", "evaluate", "audit", "report", "compare"),
-    *("merge", "materialize", "extract-lora", "statistics", "init", "guards", "push"),
+    *("run", "check", "generate", "search", "evaluate", "audit", "report", "compare", "push"),
+    *("merge", "materialize", "extract-lora", "statistics", "init", "guards"),
 ]
 
 
@@ -87,14 +87,22 @@ def test_the_stages_alone_end_where_a_whole_run_ends(finished_run: FinishedRun, 
     assert head in {f"# best on the selection split: {name}" for name in ("cocktail", "evolve", "gradient")}
     assert recipe == (directory / "recipe.yaml").read_text() == (finished_run.directory / "recipe.yaml").read_text()
     assert not (directory / "merged").exists()
-    evaluated = unspoiled("evaluate", config)
+    evaluated = unspoiled("run", config, "--until", "evaluate")
     assert evaluated.code == 0, evaluated.err
     assert (directory / "results.json").read_text() == (finished_run.directory / "results.json").read_text()
     assert not (directory / "report.html").exists()
     reported = unspoiled("report", config, "--quiet")
     assert (reported.code, reported.out, reported.err) == (0, f"{directory / 'report.html'}\n", "")
     whole = unspoiled("run", config, "--quiet")
-    assert whole.out.splitlines()[:-2] == evaluated.out.splitlines()
+    tables = evaluated.out.splitlines()[:-1]  # the last line says where the merged checkpoint is
+    assert whole.out.splitlines()[: len(tables)] == tables
+
+
+def test_the_stages_that_a_run_can_end_with_are_the_pipelines() -> None:
+    from unspoiled.cli._stages import _STAGES
+    from unspoiled.pipeline import STAGES
+
+    assert _STAGES == STAGES
 
 
 def test_the_reports_command_can_be_typed_again(finished_run: FinishedRun, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_same_command_again_does_nothing_and_says_so(copied: FinishedRun) ->
     again = unspoiled("run", copied.config)
     assert again.code == 0, again.err
     assert mtimes(copied.directory) == before
-    for stage in ("generate", "search", "merge", "evaluate", "report"):
+    for stage in ("generate", "search", "merge", "evaluate", "audit", "report"):
         assert any(line.split() == [stage, "nothing", "to", "do"] for line in again.err.splitlines()), again.err
     assert again.out.splitlines()[:-2] == copied.command.out.splitlines()[:-2], "the table again"
 

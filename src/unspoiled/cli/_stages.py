@@ -144,9 +144,6 @@ def search(
     click.echo((outcome.directory / "recipe.yaml").read_text(encoding="utf-8"), nl=False)
 
 
-@click.command()
-@CONFIG
-@SET
 def shown(path: Path) -> str:
     """Return a path as short as it can be typed from here."""
     path = path.resolve()
