@@ -10,6 +10,7 @@ from unspoiled.report._card_inputs import CardInputs
 from unspoiled.report._card_metadata import metadata
 from unspoiled.report._hostile_text import visible
 from unspoiled.report._inputs import NOT_TESTED
+from unspoiled.report._markdown_text import code_block, plain, table
 from unspoiled.report._wording import interval, listing, measure_name, number, percent
 
 
@@ -22,18 +23,19 @@ def render_card(inputs: CardInputs) -> str:
     import yaml
 
     front_matter = yaml.safe_dump(metadata(inputs), sort_keys=False, allow_unicode=True, width=float("inf"))
-    names = listing([_plain(model.name) for model in inputs.models])
+    names = listing([plain(model.name) for model in inputs.models])
     sections = [
         f"---\n{front_matter}---",
-        f"# {_plain(inputs.name)}",
+        f"# {plain(inputs.name)}",
         f"A merge of {names}, made with unspoiled.",
         *_results(inputs),
         *([] if inputs.data is None else [_lineage(inputs.data)]),
         _limits(inputs.guard),
-        "## Recipe\n\nFor mergekit or `unspoiled merge`.\n\n" + _fenced(inputs.recipe_yaml, "yaml"),
+        "## Recipe\n\nFor mergekit or `unspoiled merge`.\n\n" + code_block(inputs.recipe_yaml, "yaml"),
         *_reproduction(inputs),
         _licenses(inputs),
-        "## Inputs\n\n" + _table(["input", "hash"], [[_plain(key), _code(of)] for key, of in inputs.hashes.items()]),
+        "## Inputs\n\n"
+        + table(["input", "hash"], [[plain(key), _code(of)] for key, of in inputs.hashes.items()], left=2),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -44,12 +46,12 @@ def _results(inputs: CardInputs) -> list[str]:
         return ["## Results\n\nNothing was measured on this merge. Do not assume that it refuses anything."]
     measures = results.rates
     counts = results.models[winner].rates
-    sizes = listing([f"{counts[m].n} for {_plain(measure_name(m))}" for m in measures if m in counts])
+    sizes = listing([f"{counts[m].n} for {plain(measure_name(m))}" for m in measures if m in counts])
     legend = (
         "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
         "the share of the responses to them that a guard calls safe; "
         "over-refusal of harmless ones (low is wanted); invalid responses are empty, echoed or degenerate; "
-        f"the other columns are accuracy. Test prompts: {sizes}. This model is **{_plain(winner)}**."
+        f"the other columns are accuracy. Test prompts: {sizes}. This model is **{plain(winner)}**."
     )
     sections = [f"## Results\n\n{_numbers(results, winner, measures)}\n\n{legend}"]
     if means := results.means:
@@ -63,8 +65,8 @@ def _numbers(results: Results, winner: str, measures: list[str]) -> str:
     for name, scores in results.models.items():
         found: dict[str, Rate | Mean] = {**scores.rates, **scores.means}
         cells = [_number(found[measure]) if measure in found else "–" for measure in measures]
-        rows.append([f"**{_plain(name)}**" if name == winner else _plain(name), *cells])
-    return _table(["model", *(_plain(measure_name(measure)) for measure in measures)], rows, numbers=True)
+        rows.append([f"**{plain(name)}**" if name == winner else plain(name), *cells])
+    return table(["model", *(plain(measure_name(measure)) for measure in measures)], rows)
 
 
 def _number(value: Rate | Mean) -> str:
@@ -74,11 +76,11 @@ def _number(value: Rate | Mean) -> str:
 
 
 def _guards(results: Results, guard: str) -> str:
-    text = f"## Guards\n\nResponses were judged by {_plain(guard)}."
+    text = f"## Guards\n\nResponses were judged by {plain(guard)}."
     chosen_by = results.provenance.get("search_guard")
     if chosen_by is None:
         return text
-    text += f" The data of the search were filtered by {_plain(chosen_by)}."
+    text += f" The data of the search were filtered by {plain(chosen_by)}."
     if chosen_by in guard.split(" and "):
         text += " That is the same guard: what it doesn't see is neither in the data nor in the rates."
     return text
@@ -88,16 +90,19 @@ def _lineage(data: DataCardInputs) -> str:
     """Say how the data were made that the coefficients were searched on."""
     splits = list(dict.fromkeys(split for _, split in data.splits))
     sets = list(dict.fromkeys(name for name, _ in data.splits))
-    counts = _table(
-        ["set", *map(_plain, splits), "answered by"],
+    counts = table(
+        ["set", *map(plain, splits), "answered by"],
         [
-            [f"D\\_{_plain(name)}", *(str(data.splits.get((name, split), 0)) for split in splits), _shares(data, name)]
+            [f"D\\_{plain(name)}", *(str(data.splits.get((name, split), 0)) for split in splits), _shares(data, name)]
             for name in sets
         ],
+        left=2 + len(splits),
     )
-    models = _table(["role", "model", "hash"], [[_plain(m.role), _plain(m.name), _code(m.hash)] for m in data.models])
-    guards = listing([_plain(guard.name) for guard in data.guards]) or "nobody"
-    compared = listing([_plain(name) for name in data.tests])
+    models = table(
+        ["role", "model", "hash"], [[plain(m.role), plain(m.name), _code(m.hash)] for m in data.models], left=3
+    )
+    guards = listing([plain(guard.name) for guard in data.guards]) or "nobody"
+    compared = listing([plain(name) for name in data.tests])
     apart = f" What repeats a prompt of {compared} was left out." if compared else ""
     return (
         "## Data\n\nThe coefficients were searched, and the winner picked, on rows that models of the bunch wrote:\n\n"
@@ -107,13 +112,13 @@ def _lineage(data: DataCardInputs) -> str:
 
 def _shares(data: DataCardInputs, name: str) -> str:
     given = Counter({model: count for key, of in data.targets.items() if key == name for model, count in of.items()})
-    return listing([f"{_plain(model)} {count}" for model, count in given.most_common()]) or "–"
+    return listing([f"{plain(model)} {count}" for model, count in given.most_common()]) or "–"
 
 
 def _limits(guard: str) -> str:
     return (
         "## Limits\n\nThe numbers above are measured rates with intervals, for these prompts and this guard "
-        f"({_plain(guard)}). They do not say that the model is safe. Not tested: {listing([*NOT_TESTED])}. "
+        f"({plain(guard)}). They do not say that the model is safe. Not tested: {listing([*NOT_TESTED])}. "
         "Models that look clean alone can merge into one that is not; the hashes say what went in."
     )
 
@@ -121,49 +126,27 @@ def _limits(guard: str) -> str:
 def _reproduction(inputs: CardInputs) -> list[str]:
     if not inputs.command:
         return []
-    used = listing([f"{_plain(name)} {_plain(version)}" for name, version in inputs.versions.items()])
+    used = listing([f"{plain(name)} {plain(version)}" for name, version in inputs.versions.items()])
     made = f"\n\nMade with {used}." if used else ""
     return [
         "## How to reproduce\n\nWith the inputs below, by their hashes:\n\n"
-        f"{_fenced(inputs.command, 'sh')}{made} The same inputs and seeds give the same weights on the same kind of "
+        f"{code_block(inputs.command, 'sh')}{made} The same inputs and seeds give the same weights on the same kind of "
         "machine."
     ]
 
 
 def _licenses(inputs: CardInputs) -> str:
-    rows = [[_plain(model.name), _plain(model.license or "unknown")] for model in inputs.models]
+    rows = [[plain(model.name), plain(model.license or "unknown")] for model in inputs.models]
     return (
         "## Licenses of the inputs\n\n"
-        + _table(["input", "license"], rows)
+        + table(["input", "license"], rows, left=2)
         + "\n\nAs their own cards state them. A merge is bound by all of them."
     )
 
 
-def _table(header: list[str], rows: list[list[str]], *, numbers: bool = False) -> str:
-    """Return a Markdown table; columns of numbers stand to the right, all but the first."""
-    lines = [header, ["---", *["---:" if numbers else "---"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line: every character with a meaning is escaped."""
-    shown = []
-    for char in " ".join(visible(text).split()):
-        if char in "<>&@:$":
-            shown.append(f"&#{ord(char)};")
-        else:
-            shown.append(f"\\{char}" if char in "\\`*_{}[]()#+!|~" else char)
-    return "".join(shown)
+def _hashes(inputs: CardInputs) -> str:
+    return table(["input", "hash"], [[plain(name), _code(found)] for name, found in inputs.hashes.items()], left=2)
 
 
 def _code(text: str) -> str:
     return f"`{visible(text).replace('`', '').replace('|', '')}`"
-
-
-def _fenced(text: str, language: str) -> str:
-    """Return a code block whose fence is longer than any run of backticks in the text."""
-    shown = visible(text).rstrip("\n")
-    fence = "```"
-    while fence in shown:
-        fence += "`"
-    return f"{fence}{language}\n{shown}\n{fence}"
