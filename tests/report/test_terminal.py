@@ -42,8 +42,21 @@ def test_more_measures_put_the_interval_below(inputs):
     wide = inputs.results.model_copy(update={"models": {"evolve": scores}})
     lines = printed(wide, None).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[2].count(f"{100 * rate.rate:.0f}%") == 7
-    assert lines[3].count(f"{100 * rate.low:.0f}–{100 * rate.high:.0f}") == 7
+    assert lines[1].split() == ["model", "refusal", *"012345"]  # the titles' second lines
+    assert lines[3].count(f"{100 * rate.rate:.0f}%") == 7
+    assert lines[4].count(f"{100 * rate.low:.0f}–{100 * rate.high:.0f}") == 7
+
+
+def test_eight_measures_of_the_usual_names_fit(inputs):
+    rate = inputs.results.models["evolve"].rates["refusal"]
+    names = ["refusal", "safe:llama-guard", "safe:small", "over_refusal", "invalid", "domain:arithmetic"]
+    scores = inputs.results.models["evolve"].model_copy(
+        update={"rates": dict.fromkeys([*names, "domain:medicine", "task:arc_easy"], rate)}
+    )
+    lines = printed(inputs.results.model_copy(update={"models": {"evolve": scores}}), "evolve").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["safe", "safe", "over-"]
+    assert lines[3].count("%") == 8
 
 
 def test_hostile_names_stay_text(hostile_inputs):

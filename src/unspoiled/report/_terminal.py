@@ -98,8 +98,8 @@ def yields_table(yields: Mapping[str, Mapping[str, int]]) -> "Table":
 def results_table(results: Results, winner: str | None) -> "Table":
     """Return the rates of every model with their 95% intervals, as in 87% 82–91.
 
-    Fits 80 columns with up to five measures; with more, the interval goes below the rate. The winner has an
-    arrow and is bold. Names are shortened, never numbers.
+    Fits 80 columns with up to five measures; with more, the interval goes below the rate and titles are broken, which
+    is enough for eight. The winner has an arrow and is bold. Names are shortened, never numbers.
 
     Args:
         results: what was measured.
@@ -110,11 +110,13 @@ def results_table(results: Results, winner: str | None) -> "Table":
     from rich.text import Text
 
     measures = results.rates
-    between = " " if len(measures) <= _COLUMNS_ON_ONE_LINE else "\n"
+    narrow = len(measures) > _COLUMNS_ON_ONE_LINE
+    between = "\n" if narrow else " "
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for measure in measures:
-        table.add_column(Text(shortened(measure_name(measure), 12)), justify="right", no_wrap=True)
+        title = shortened(measure_name(measure), 12)
+        table.add_column(Text(_broken(title) if narrow else title), justify="right", no_wrap=True)
     for name, scores in results.models.items():
         rates = scores.rates
         cells = [
@@ -127,3 +129,12 @@ def results_table(results: Results, winner: str | None) -> "Table":
     table.caption = "95% intervals; refusal and domains should be high, the rest low"
     table.caption_justify = "left"
     return table
+
+
+def _broken(title: str) -> str:
+    """Return a title on two lines where it has a space or a hyphen."""
+    for mark, kept in ((" ", ""), ("-", "-")):
+        head, found, tail = title.partition(mark)
+        if found:
+            return f"{head}{kept}\n{tail}"
+    return title
