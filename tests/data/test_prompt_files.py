@@ -33,6 +33,10 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "y", "choices": "yz"}, "'choices' is 'yz'"),
         ({"prompt": "x", "answer": "y", "choices": ["a", "b"]}, "'answer' 'y' is not among 'choices'"),
         ({"prompt": "x \ud83d", "answer": "y"}, "a text holds half a character"),
+        ({"prompt": "x", "answer": "y", "category": 3}, "'category' is 3"),
+        ({"prompt": "x", "answer": "y", "family": ["a"]}, "'family' is ['a']"),
+        ({"prompt": "x", "answer": "7", "match": "close"}, "'match' is 'close'"),
+        ({"prompt": "x", "answer": "seven", "match": "number"}, "'answer' 'seven' holds no number"),
     ],
 )
 def test_a_bad_row_is_refused_by_file_and_line(tmp_path: Path, row: object, complaint: str) -> None:
@@ -40,6 +44,19 @@ def test_a_bad_row_is_refused_by_file_and_line(tmp_path: Path, row: object, comp
     with pytest.raises(DataError) as caught:
         read_test_prompts(path, answers=True)
     assert str(caught.value).startswith(f"{path}:2: {complaint}")
+
+
+def test_two_rows_of_one_id_are_refused_unless_they_are_the_same(tmp_path: Path) -> None:
+    same = write(tmp_path, {"id": "a", "prompt": "x"}, {"id": "a", "prompt": "x"})
+    assert len(read_test_prompts(same, answers=False)) == 2
+    other = write(tmp_path, {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}, {"id": "a", "prompt": "z"})
+    with pytest.raises(DataError, match=r":3: the id 'a' is line 1's too"):
+        read_test_prompts(other, answers=False)
+
+
+def test_a_prompt_is_its_own_family_unless_it_names_one(tmp_path: Path) -> None:
+    path = write(tmp_path, {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y", "family": "a", "category": "Theft"})
+    assert [(row.family, row.category) for row in read_test_prompts(path, answers=False)] == [("a", ""), ("a", "Theft")]
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

@@ -120,6 +120,23 @@ def test_an_answer_is_right_but_for_case_space_and_full_stop(answer: str, expect
     assert is_correct(answer, expected) is right
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected", "right"),
+    [
+        ("First 3 boxes of 4 are 12, and 12 + 5 = 17.", "17", True),
+        ("It costs $1,234.50", "1234.5", True),
+        ("x = -4", "-4", True),
+        ("10-4", "-4", False),
+        ("the result is 17.0", "17", True),
+        ("17 of 20", "17", False),
+        ("seventeen", "17", False),
+        ("", "17", False),
+    ],
+)
+def test_a_number_is_matched_by_the_last_one_of_the_answer(answer: str, expected: str, right: bool) -> None:
+    assert TestPrompt("n", "How many?", expected, match="number").is_right(answer) is right
+
+
 def test_rates_are_counted_from_the_outcomes() -> None:
     counted = scores(measured())
     assert {name: (rate.rate, rate.n) for name, rate in counted.rates.items()} == {

@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from unspoiled.data._unicode import is_unicode
+from unspoiled.data.agreement import has_number, is_correct, is_same_number
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl, write_jsonl_atomic
 from unspoiled.guards import Verdict, read_verdict
 
 Split = Literal["search", "selection"]
 SetName = Literal["safety", "expert", "benign"]
+Match = Literal["exact", "number"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class TestPrompt:
         family: What the prompt is a variant of (paraphrases, jailbreaks of one request): responses to one family
             aren't independent of each other. The prompt's id, where the row names none.
         category: The harm category; empty if it has none.
+        match: How a free answer is judged: `exact` (but for case, space, a closing full stop), or by its last `number`.
     """
 
     __test__ = False  # not a test class, whatever its name suggests to pytest
@@ -92,6 +95,19 @@ class TestPrompt:
     choices: tuple[str, ...] = ()
     family: str = ""
     category: str = ""
+    match: Match = "exact"
+
+    def is_right(self, answer: str) -> bool:
+        """Say whether an answer is right; among choices, only the very text is.
+
+        Raises:
+            ValueError: The row has no right answer.
+        """
+        if self.answer is None:
+            raise ValueError(f"the row {self.id!r} has no right answer to compare with")
+        if self.choices:
+            return answer == self.answer
+        return is_same_number(answer, self.answer) if self.match == "number" else is_correct(answer, self.answer)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.id)
@@ -186,5 +202,10 @@ def _test_prompt(path: Path, number: int, row: dict[str, Any], answers: bool) ->
     for key, value in named.items():
         if not isinstance(value, str):
             raise refuse(f"'{key}' is {value!r}: give a name, or leave it out.")
+    match = row.get("match", "exact")
+    if match not in get_args(Match):
+        raise refuse(f"'match' is {match!r}: it is 'exact' or 'number'.")
+    if match == "number" and answers and not has_number(str(answer)):
+        raise refuse(f"'answer' {answer!r} holds no number to match: give one, or leave 'match' out.")
     identity = str(row.get("id", prompt_id(prompt)))
-    return TestPrompt(identity, prompt, answer if answers else None, tuple(choices), **named)
+    return TestPrompt(identity, prompt, answer if answers else None, tuple(choices), **named, match=match)

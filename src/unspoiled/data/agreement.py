@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _SHORT = 8  # words
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 
 def is_correct(answer: str, expected: str) -> bool:
     """Say whether an answer is the expected one, but for case, white space and a closing full stop."""
     return _plain(answer) == _plain(expected)
+
+
+def has_number(text: str) -> bool:
+    """Say whether a text holds a number."""
+    return _last_number(text) is not None
+
+
+def is_same_number(answer: str, expected: str) -> bool:
+    """Say whether the last number of an answer is the last one of the expected: of a worked solution, the result.
+
+    `1,234.50` is 1234.5. Numbers that differ by a millionth of the expected are the same.
+    """
+    found, wanted = _last_number(answer), _last_number(expected)
+    if found is None or wanted is None:
+        return False
+    return math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def agrees(answer: str, model_answer: str) -> bool:
@@ -23,8 +41,12 @@ def agrees(answer: str, model_answer: str) -> bool:
         return True
     if len(model_answer.split()) <= _SHORT:
         return False
-    numbers = [_NUMBER.findall(text.replace(",", "")) for text in (answer, model_answer)]
-    return all(numbers) and float(numbers[0][-1]) == float(numbers[1][-1])
+    return is_same_number(answer, model_answer)
+
+
+def _last_number(text: str) -> float | None:
+    numbers = _NUMBER.findall(_THOUSANDS.sub("", text))
+    return float(numbers[-1]) if numbers else None
 
 
 def _plain(text: str) -> str:

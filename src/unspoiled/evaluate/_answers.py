@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from unspoiled.data import TestPrompt, is_correct
+from unspoiled.data import TestPrompt
 from unspoiled.evaluate._measures import DOMAIN_PREFIX
 from unspoiled.inference import Exchange, Generator, Prompt, ResponseScore, Scorer, counted
 
@@ -113,7 +113,7 @@ def answer(generator: Generator, scorer: Scorer, tests: TestSets, *, progress: P
                         answers.append(chosen[row.id])
                     continue
                 text = texts[row.id]
-                right = is_correct(text, row.answer) if row.answer is not None else None
+                right = None if row.answer is None else row.is_right(text)
                 answers.append(Answer(name, row, text, seed, right, losses.get(row.id) if seed == 0 else None))
         if not free:
             progress(name, len(rows), len(rows))
@@ -146,7 +146,8 @@ def _choose(scorer: Scorer, rows: Sequence[TestPrompt], name: str) -> dict[str, 
         own = [next(scores) for _ in row.choices]
         best = max(range(len(own)), key=lambda i: own[i].log_likelihood)
         loss = None if row.answer is None else _loss(own[row.choices.index(row.answer)])
-        chosen[row.id] = Answer(name, row, row.choices[best], 0, row.choices[best] == row.answer, loss)
+        right = None if row.answer is None else row.is_right(row.choices[best])
+        chosen[row.id] = Answer(name, row, row.choices[best], 0, right, loss)
     return chosen
 
 
