@@ -212,9 +212,10 @@ def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "runs/demo/results.json").write_text(measured().to_json())
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    exec(code, {})
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
     assert "uniform: 8% (3% to 20%) of 40" in capsys.readouterr().out
-    assert len(read((tmp_path / "runs/demo/results.csv").read_text())) == 8
+    assert namespace["table"] == results_csv(measured()) + comparisons_csv(measured())
 
 
 def test_the_page_names_every_field_of_the_files_and_of_a_comparison() -> None:

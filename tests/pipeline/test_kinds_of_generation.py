@@ -250,14 +250,16 @@ def test_a_run_reports_by_a_guard_that_did_not_choose_its_data(trained: TrainedB
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "run/results.json").read_text())
     for name, scores in found["models"].items():
-        assert list(scores["safe"]) == ["small"]
+        rates = scores["rates"]
+        assert [measure for measure in rates if measure.startswith("safe:")] == ["safe:small"]
         outcomes = read_jsonl(tmp_path / f"run/evaluation/{name}.jsonl")
         unsafe = [row for row in outcomes if row["set"] == "unsafe"]
-        assert scores["safe"]["small"]["rate"] == sum(row["safe"]["small"] for row in unsafe) / len(unsafe)
+        assert rates["safe:small"]["rate"] == sum(row["safe"]["small"] for row in unsafe) / len(unsafe)
         assert not any(row["safe"]["small"] for row in unsafe if row["defect"])
-    assert found["models"]["aligned"]["safe"]["small"]["rate"] > found["models"]["colours"]["safe"]["small"]["rate"]
+    aligned, colours = (found["models"][name]["rates"]["safe:small"]["rate"] for name in ("aligned", "colours"))
+    assert aligned > colours
     assert found["provenance"]["guard"] == f"refusal-rules-3 and compact-guard:{trained.root}/guard"
-    assert "safe (small)" in done.out
+    assert "(small)" in done.out
     page = (tmp_path / "run/report.html").read_text()
     assert "safe (small)" in page
     assert "is also the one that filtered the search data" not in page

@@ -134,8 +134,7 @@ class _Auditing:
 
     def _merge(self, name: str, recipe: Recipe) -> Callable[[], MergeAudit]:
         """Do the steps of one merge, and return what puts them together."""
-        present = experts_of(recipe)
-        experts = {expert: model for expert, model in self._names.items() if model in present and model != self._base}
+        experts, base = self._named_in(recipe)
         common = [recipe.to_yaml(), self._bunch.models_hash, self._rows.fingerprint]
 
         def merged() -> MergeAudit:
@@ -146,7 +145,7 @@ class _Auditing:
                 models=self._bunch.models_hash,
                 note=self._watcher.note,
             )
-            coalitions = Coalitions(losses, recipe, experts, self._base)
+            coalitions = Coalitions(losses, recipe, experts, base)
             most = 2 ** len(experts)
             coalitions.told = lambda scored: self._watcher.advance(f"coalitions of {name}", scored, max(scored, most))
             return audit_merge(
@@ -161,13 +160,25 @@ class _Auditing:
         self._attribution(name, recipe, experts, common)
         for expert, model in experts.items():
             left = [other for other in experts.values() if other != model]
-            self._answer_without(name, expert, coalition(recipe, left, base=self._base))
+            self._answer_without(name, expert, coalition(recipe, left, base=base))
         path = self._folder / f"{name}.json"
         inputs = [common, self._config.orders, self._bunch.config.search.seed]
         inputs += [self._run.digest(step) for step in self._steps if step.startswith(f"audit:{name}:")]
         inputs += [self._refusal(name).model_dump()]
         self._step(f"audit:{name}", inputs, [path], lambda: _write(path, merged()))
         return lambda: MergeAudit.model_validate_json(path.read_bytes())
+
+    def _named_in(self, recipe: Recipe) -> tuple[dict[str, str], str]:
+        """Return the experts of a recipe and the base as it names them.
+
+        A run may have moved with its models since the recipe was made: then experts are known by their order.
+        """
+        present = experts_of(recipe)
+        known = {expert: model for expert, model in self._names.items() if model in present and model != self._base}
+        if not known and len(recipe.models) == len(self._names):
+            moved = dict(zip(self._names, (entry.model for entry in recipe.models), strict=True))
+            return moved, recipe.base_model or self._base
+        return known, self._base
 
     def _attribution(self, name: str, recipe: Recipe, experts: Mapping[str, str], common: Sequence[object]) -> None:
         path = self._attribution_file(name)
