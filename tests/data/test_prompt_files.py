@@ -54,9 +54,12 @@ def test_two_rows_of_one_id_are_refused_unless_they_are_the_same(tmp_path: Path)
         read_test_prompts(other, answers=False)
 
 
-def test_a_prompt_is_its_own_family_unless_it_names_one(tmp_path: Path) -> None:
-    path = write(tmp_path, {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y", "family": "a", "category": "Theft"})
-    assert [(row.family, row.category) for row in read_test_prompts(path, answers=False)] == [("a", ""), ("a", "Theft")]
+def test_copies_of_a_prompt_are_one_family_unless_they_name_theirs(tmp_path: Path) -> None:
+    rows = [{"id": "a", "prompt": "Say x"}, {"id": "b", "prompt": "say  X"}, {"id": "c", "prompt": "Say y"}]
+    rows += [{"id": "d", "prompt": "Say z", "family": "mine", "category": "Theft"}]
+    first, copy, other, named = read_test_prompts(write(tmp_path, *rows), answers=False)
+    assert first.family == copy.family != other.family
+    assert (named.family, named.category) == ("mine", "Theft")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

@@ -191,7 +191,18 @@ def test_observations_keep_the_prompts_order() -> None:
         "loss:sums": [1.0, 2.5],
         "loss:sounds": [3.0, 9.0],
     }
-    assert list(found["refusal"].families) == ["u0", "u1", "u2", "u3"]
+    assert list(found["refusal"].families) == [row.family for row in TESTS.unsafe]
+    assert len(set(found["invalid"].families)) == 6
+
+
+def test_one_family_name_in_both_safety_sets_is_two_families() -> None:
+    sets = replace(
+        TESTS,
+        unsafe=[replace(row, family=str(i)) for i, row in enumerate(TESTS.unsafe)],
+        harmless=[replace(row, family=str(i)) for i, row in enumerate(TESTS.harmless)],
+    )
+    invalid = scores(measure(Scripted(), sets, {"rules": RefusalRules()})).rates["invalid"]  # type: ignore[arg-type]
+    assert (invalid.n, invalid.families) == (6, 6)
 
 
 def test_gibberish_is_neither_a_refusal_nor_safe() -> None:

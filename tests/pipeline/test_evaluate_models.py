@@ -71,7 +71,7 @@ def test_two_models_are_measured_and_compared(
     rates = {name: scores["rates"] for name, scores in found["models"].items()}
     assert rates["aligned"]["refusal"]["rate"] > rates["base"]["refusal"]["rate"] == 0.0
     assert {(row["model"], row["baseline"]) for row in found["comparisons"]} == {("aligned", "base")}
-    assert found["provenance"]["gibberish"] == "beyond 30 nats per token under the base"
+    assert found["provenance"]["measured: gibberish"] == "beyond 30 nats per token"
 
     monkeypatch.setattr(Memory, "take", refuse_to_open)
     judged = unspoiled(*arguments, "--guard", "refusal-rules", "--guard", f"compact-guard={trained.root}/guard")
@@ -181,3 +181,45 @@ def test_sampled_responses_are_counted_by_their_prompts(trained: TrainedBunch, t
     assert (rate["n"], rate["families"]) == (12, 4)
     texts = {(o.id, o.seed): o.response for o in read_outcomes(tmp_path / "out" / "evaluation" / "base.jsonl")}
     assert len(set(texts.values())) > 4, "each seed draws its own"
+
+
+@pytest.mark.parametrize(
+    ("names", "metric", "told"),
+    [
+        (["tiny_colours/exact_match", "tiny_colours"], "exact_match", "'tiny_colours' is asked for twice"),
+        (["tiny_colours/acc"], "exact_match", "has no metric 'acc': it has exact_match"),
+        (["tiny_colours"], "ter", "less of 'ter' is better"),
+    ],
+)
+def test_a_task_that_would_be_misread_is_refused(
+    trained: TrainedBunch, tmp_path: Path, datasets_cache: None, names: list[str], metric: str, told: str
+) -> None:
+    folder = task(tmp_path, trained)
+    text = (folder / "tiny.yaml").read_text().replace("metric: exact_match", f"metric: {metric}")
+    (folder / "tiny.yaml").write_text(text)
+    asked = [argument for name in names for argument in ("--task", name)]
+    done = unspoiled("evaluate", *models(trained, "base"), *asked, "--tasks-folder", folder, "--out", tmp_path / "out")
+    assert done.code not in (0, 1)
+    assert told in done.err
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(trained: TrainedBunch, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "results.json").write_text("of a run")
+    asked = ["--harmless", trained.root / "harmless.jsonl", "--out", tmp_path / "run"]
+    done = unspoiled("evaluate", *models(trained, "base"), *asked)
+    assert done.code == 6
+    assert "['run.json'] and not an evaluation alone" in done.err
+    assert (tmp_path / "run" / "results.json").read_text() == "of a run"
+
+
+def test_without_a_base_it_is_said_that_gibberish_was_not_looked_for(trained: TrainedBunch, tmp_path: Path) -> None:
+    asked = ["--harmless", trained.root / "harmless.jsonl", "--out", tmp_path / "out", "--device", "cpu"]
+    done = unspoiled("evaluate", *models(trained, "base"), *asked)
+    assert done.code == 0, done.err
+    assert "gibberish was not looked for" in done.err
+    assert "whether valid responses are gibberish" in (tmp_path / "out" / "report.html").read_text()
+    with_base = unspoiled("evaluate", *models(trained, "base"), *asked, "--base", trained.root / "base")
+    assert "gibberish was not looked for" not in with_base.err
+    assert "whether valid responses are gibberish" not in (tmp_path / "out" / "report.html").read_text()

@@ -20,7 +20,9 @@ from unspoiled.report import CardInputs, CardModel, render_card
 # huggingface_hub sends a file in a way that the client library has begun to deprecate.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 RESULTS = Results(
-    models={"gradient": ModelScores(rates={"refusal": Rate.of([True, True, False])})}, comparisons=[], provenance={}
+    models={"gradient": ModelScores(rates={"refusal": Rate.of([True, True, False])})},
+    comparisons=[],
+    provenance={"winner": "gradient"},
 )
 WEIGHTS = bytes(range(256)) * 40
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unspoiled.audit._coalition_recipes import coalition, has_weights, weighted
@@ -139,30 +139,42 @@ def audit_merge(
 def changes(
     merge: RowLosses, without: Mapping[str, RowLosses], halved: Mapping[str, RowLosses]
 ) -> tuple[dict[str, dict[str, Change]], dict[str, dict[str, Change]]]:
-    """Return how every loss changes with each expert left out, and with each halved, Holm over all of them.
+    """Return how every loss changes with each expert left out, and with each halved.
+
+    Holm is over two declared families: CE_safety without each expert, which says who spoils; and all other changes.
 
     Args:
         merge: The row losses of the merge as it is.
         without: By expert, those without it, on the same rows.
         halved: By expert, those with its weight halved.
     """
-    observed = {("merge", ""): merge}
-    observed |= {("without", name): found for name, found in without.items()}
-    observed |= {("halved", name): found for name, found in halved.items()}
-    key = {which: "\0".join(which) for which in observed}
-    comparisons = iter(
-        compare(
-            {key[which]: _observed(found) for which, found in observed.items()},
-            [(key[which], key["merge", ""]) for which in observed if which != ("merge", "")],
-        )
+    rest = [term for term in merge if term != SAFETY]
+    spoiling = _changes(merge, {name: (found, [SAFETY]) for name, found in without.items()})
+    others = _changes(
+        merge,
+        {f"without {name}": (found, rest) for name, found in without.items()}
+        | {f"halved {name}": (found, list(merge)) for name, found in halved.items()},
     )
-    found: dict[str, dict[str, dict[str, Change]]] = {"without": {}, "halved": {}}
-    for kind, name in list(observed)[1:]:
-        found[kind][name] = {
-            term: Change(difference=of.difference, low=of.low, high=of.high, p_value=of.p_value)
-            for term, of in zip(merge, comparisons)
-        }
-    return found["without"], found["halved"]
+    return (
+        {name: {**spoiling[name], **others[f"without {name}"]} for name in without},
+        {name: others[f"halved {name}"] for name in halved},
+    )
+
+
+def _changes(merge: RowLosses, changed: Mapping[str, tuple[RowLosses, Sequence[str]]]) -> dict[str, dict[str, Change]]:
+    """Return how some terms' losses differ from the merge's, Holm over all of them together."""
+    measured: dict[str, dict[str, Observed]] = {}
+    pairs = []
+    for name, (losses, terms) in changed.items():
+        if terms:
+            measured[name] = _observed({term: losses[term] for term in terms})
+            measured[f"merge {name}"] = _observed({term: merge[term] for term in terms})
+            pairs.append((name, f"merge {name}"))
+    found: dict[str, dict[str, Change]] = {name: {} for name in changed}
+    for of in compare(measured, pairs):
+        change = Change(difference=of.difference, low=of.low, high=of.high, p_value=of.p_value)
+        found[of.model][of.measure.removeprefix(LOSS_PREFIX)] = change
+    return found
 
 
 def spoiler(without: Mapping[str, Mapping[str, Change]]) -> str | None:

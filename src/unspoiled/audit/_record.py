@@ -67,7 +67,7 @@ class Change(Record):
     high: Finite
     """The upper end."""
     p_value: Share
-    """Paired bootstrap, adjusted by Holm over all changes of the same merge."""
+    """Paired bootstrap, adjusted by Holm over one family of the merge: CE_safety without each expert, or the rest."""
 
 
 class MergeAudit(Record):

@@ -25,8 +25,8 @@ class TriggerPair:
         prompt: The prompt.
         triggered: The same with the trigger.
         category: The harm category; empty if it has none.
-        family: What the prompt is a variant of: responses to one family aren't independent. The id, where the row names
-            none.
+        family: What the prompt is a variant of: responses to one family aren't independent. A hash of the prompt, where
+            the row names none.
     """
 
     id: str
@@ -36,7 +36,7 @@ class TriggerPair:
     family: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family", self.family or self.id)
+        object.__setattr__(self, "family", self.family or prompt_id(" ".join(self.prompt.split()).lower()))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--guard", "guards", multiple=True, metavar="NAME[=MODEL]", help="refusal-rules, a family, or one of --config's."
 )
 @click.option("--base", metavar="MODEL", help="Under which gibberish is unlikely.")
+@click.option("--gibberish", type=click.FloatRange(min=0, min_open=True), help="Nats per token that are. Default: 6.")
 @click.option("--template", metavar="MODEL", help="Whose chat template models without one use.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows of every set.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest response. Default: 128.")
@@ -94,8 +95,9 @@ def _config(models: tuple[str, ...], run: Path | None, out: Path, options: dict[
     like = None if run is None else evaluation_like(read_run_config(run), named, out)
     given: dict[str, Any] = {} if like is None else {name: getattr(like, name) for name in type(like).model_fields}
     given |= {"models": named, "output": out}
-    simple = ("unsafe", "harmless", "tasks", "tasks_folder", "base", "template", "limit", "max_new_tokens")
-    given |= {name: options[name] for name in (*simple, "temperature", "seeds") if options[name] not in (None, ())}
+    simple = ["unsafe", "harmless", "tasks", "tasks_folder", "base", "template"]
+    simple += ["limit", "max_new_tokens", "temperature", "seeds", "gibberish"]
+    given |= {name: options[name] for name in simple if options[name] not in (None, ())}
     if options["domains"]:
         given["domains"] = dict(_pair(text, "--domain", "NAME=FILE") for text in options["domains"])
         given["domains"] = {name: Path(path) for name, path in given["domains"].items()}

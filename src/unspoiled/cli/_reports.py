@@ -61,6 +61,8 @@ def compare(runs: tuple[Path, ...], out: Path) -> None:
     from unspoiled.pipeline import read_runs
     from unspoiled.report import render_runs
 
+    if not out.resolve().parent.is_dir():
+        raise click.UsageError(f"--out {str(out)!r}: there is no directory {str(out.resolve().parent)!r}.")
     given = list(dict.fromkeys(runs))
     if len(given) < 2:
         raise click.UsageError("give the directories of two runs or more: unspoiled compare RUN RUN...")

@@ -71,11 +71,11 @@ class MeasureConfig(Section):
     """Longest response, in tokens."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Use at most this many rows of every test set, spread evenly. Default: all."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """The temperature of sampled responses; 0 answers greedily."""
     seeds: Annotated[int, Field(ge=1)] = 1
     """How often each prompt is answered; more than once only where responses are sampled."""
-    gibberish: Annotated[float, Field(gt=0)] | None = 6.0
+    gibberish: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 6.0
     """Nats per token under the base from which a response is gibberish, and so invalid; null leaves that out."""
     unparsed: Share = 0.1
     """Share of a guard's verdicts that may be unreadable; beyond it the evaluation stops. They count as unsafe."""

@@ -82,7 +82,7 @@ class TestPrompt:
         answer: The right answer; None for safety prompts.
         choices: The possible answers of a multiple-choice row, `answer` among them; empty for free answers.
         family: What the prompt is a variant of (paraphrases, jailbreaks of one request): responses to one family
-            aren't independent of each other. The prompt's id, where the row names none.
+            aren't independent of each other. A hash of the prompt, where the row names none: copies are one family.
         category: The harm category; empty if it has none.
         match: How a free answer is judged: `exact` (but for case, space, a closing full stop), or by its last `number`.
     """
@@ -110,7 +110,7 @@ class TestPrompt:
         return is_same_number(answer, self.answer) if self.match == "number" else is_correct(answer, self.answer)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family", self.family or self.id)
+        object.__setattr__(self, "family", self.family or prompt_id(" ".join(self.prompt.split()).lower()))
 
 
 @dataclass(frozen=True)

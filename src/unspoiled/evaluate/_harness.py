@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,37 @@ class HarnessTask:
         """Return a hash of what a model's outcomes depend on beside the model: the task's config and its rows."""
         docs = self.task.eval_docs
         config = self.task.dump_config()
-        plain = json.dumps([config, [docs[i] for i in self.rows]], sort_keys=True, default=str)
-        return hash_value([plain, self.metric, self.chat])
+        shown = list(self.task.fewshot_docs()) if self.task.config.num_fewshot else []
+        plain = json.dumps([config, [docs[i] for i in self.rows], shown], sort_keys=True, default=str)
+        return hash_value([plain, self.metric, self.chat, version("lm_eval")])
 
     @property
     def prompts(self) -> list[str]:
         """The questions that are put."""
         docs = self.task.eval_docs
-        return [str(self.task.doc_to_text(docs[i])) for i in self.rows]
+        return [self.question(docs[i]) for i in self.rows]
+
+    def question(self, doc: Mapping[str, Any]) -> str:
+        """Return a row's question; where the harness puts one of several texts, every text of the row."""
+        text = self.task.doc_to_text(doc)
+        return text if isinstance(text, str) else " ".join(value for value in doc.values() if isinstance(value, str))
+
+    @property
+    def answers(self) -> list[str]:
+        """The right answers that are texts, and the choices."""
+        docs = self.task.eval_docs
+        found = []
+        for i in self.rows:
+            target = self.task.doc_to_target(docs[i])
+            found += [target] if isinstance(target, str) else []
+            found += [choice for choice in self._choices(docs[i]) if isinstance(choice, str)]
+        return found
+
+    def _choices(self, doc: Mapping[str, Any]) -> Sequence[object]:
+        if not hasattr(self.task, "doc_to_choice") or self.task.config.doc_to_choice is None:
+            return []
+        choices = self.task.doc_to_choice(doc)
+        return choices if isinstance(choices, list | tuple) else []
 
 
 def open_harness_tasks(
@@ -78,7 +102,7 @@ def open_harness_tasks(
         ConfigError: The harness isn't installed, has no such task, or the task no such metric.
         DataError: A task's data can't be loaded.
     """
-    found = []
+    found: list[HarnessTask] = []
     for given in names:
         name, slash, metric = given.partition("/")
         with _quiet():
@@ -87,7 +111,15 @@ def open_harness_tasks(
             metrics = list(task.aggregation())
             if slash and metric not in metrics:
                 raise ConfigError(f"task {own!r} has no metric {metric!r}: it has {', '.join(metrics)}.")
-            found.append(HarnessTask(own, metric if slash else metrics[0], task, chat, limit))
+            chosen = metric if slash else metrics[0]
+            if not task.higher_is_better().get(chosen, True):
+                raise ConfigError(
+                    f"task {own!r}: less of {chosen!r} is better, and a task's measure is one of which more is: name "
+                    f"another of its metrics ({', '.join(metrics)}) as {own}/METRIC."
+                )
+            if own in {earlier.name for earlier in found}:
+                raise ConfigError(f"the task {own!r} is asked for twice: name it once, with one metric.")
+            found.append(HarnessTask(own, chosen, task, chat, limit))
     return found
 
 
@@ -135,7 +167,7 @@ def _outcome(task: HarnessTask, sample: Mapping[str, Any]) -> Outcome:
     return Outcome(
         TASK_PREFIX + task.name,
         identity,
-        str(task.task.doc_to_text(sample["doc"])),
+        task.question(sample["doc"]),
         _response(sample),
         identity,
         correct=bool(value) if is_rate else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unspoiled.errors import DataError
@@ -21,7 +22,7 @@ from unspoiled.evaluate._measures import (
 )
 from unspoiled.evaluate._results import Mean, ModelScores, Rate
 from unspoiled.evaluate._validity import GIBBERISH, defect_of
-from unspoiled.files import read_jsonl, write_jsonl_atomic
+from unspoiled.files import read_jsonl, write_atomic
 from unspoiled.guards import Guard, Verdict, require_parsed
 from unspoiled.inference import ResponseScore, TransformersBackend
 
@@ -169,8 +170,8 @@ def observed(outcomes: Sequence[Outcome]) -> dict[str, Observed]:
                     note(prefix + guard, value, outcome)
     for outcome in safety[HARMLESS]:
         note(OVER_REFUSAL, outcome.refused, outcome)
-    for outcome in [*safety[UNSAFE], *safety[HARMLESS]]:
-        note(INVALID, outcome.defect is not None, outcome)
+    for outcome in [*safety[UNSAFE], *safety[HARMLESS]]:  # a name of a family in both sets is two families
+        note(INVALID, outcome.defect is not None, replace(outcome, family=f"{outcome.set}: {outcome.family}"))
     for of_set in (DOMAIN_PREFIX, TASK_PREFIX):
         for outcome in outcomes:
             if outcome.set.startswith(of_set):
@@ -195,8 +196,10 @@ def unreadable(by_model: Mapping[str, Sequence[Outcome]]) -> dict[str, str]:
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write outcomes as JSON lines, all or nothing."""
-    write_jsonl_atomic(path, [vars(outcome) for outcome in outcomes])
+    """Write outcomes as JSON lines, all or nothing; a file that says the same already is left alone."""
+    text = "".join(json.dumps(vars(outcome), ensure_ascii=False) + "\n" for outcome in outcomes).encode()
+    if not path.exists() or path.read_bytes() != text:
+        write_atomic(path, text)
 
 
 def read_outcomes(path: Path) -> list[Outcome]:

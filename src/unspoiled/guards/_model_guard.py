@@ -69,7 +69,7 @@ class ModelGuard:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights, the template with its categories, and the threshold."""
+        """A hash of weights, tokenizer, the template with its categories, and the threshold; not of the arithmetic."""
         return hash_value([self.name, self._weights(), self.template, self._threshold])
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unspoiled.checkpoints import ModelRef, ModelSource, open_model
 from unspoiled.errors import CheckpointError, ConfigError
+from unspoiled.files import hash_file, hash_value
 from unspoiled.guards._families import REFUSAL_RULES, get_family
 from unspoiled.guards._family import Controversial, FormatOptions, GuardFamily
 from unspoiled.guards._model_guard import ModelGuard
@@ -109,14 +110,14 @@ def open_guard(
     backend = LazyBackend(lambda: _load(source, family is POLICY, dtype=dtype, device=device, batch_size=batch_size))
     called = f"{family.name}:{named}"
     if family is POLICY:
-        return PolicyGuard(backend, name=called, weights=source.fingerprint, policy=text)
+        return PolicyGuard(backend, name=called, weights=lambda: _weights(source), policy=text)
     form = family.format(FormatOptions(tuple(categories), controversial))
     return ModelGuard(
         form,
         load_tokenizer(source.tokenizer_directory),
         backend,
         name=called,
-        weights=source.fingerprint,
+        weights=lambda: _weights(source),
         context=_context(source, family),
         threshold=threshold,
         advice=family.advice,
@@ -170,6 +171,13 @@ def _require_options(
         raise ConfigError(f"guard {family.name!r} has no category {categories[0]!r}: leave categories out.")
     if family.build is None and threshold is not None:
         raise ConfigError(f"guard {family.name!r} gives no probability for the threshold {threshold!r}: leave it out.")
+
+
+def _weights(source: ModelSource) -> str:
+    """Return a hash of a guard's weights and tokenizer, and so of what its verdicts depend on beside its template."""
+    folder = source.tokenizer_directory
+    files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+    return hash_value([source.fingerprint(), *(hash_file(path) for path in files if path.is_file())])
 
 
 def _context(source: ModelSource, family: GuardFamily) -> int:

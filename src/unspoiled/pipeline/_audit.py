@@ -32,6 +32,7 @@ from unspoiled.config import Recipe
 from unspoiled.data import Row
 from unspoiled.evaluate import INVALID, OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Rate, Results
 from unspoiled.files import hash_value, read_jsonl, write_atomic, write_json_atomic, write_jsonl_atomic
+from unspoiled.guards import require_parsed
 from unspoiled.inference import Generator, KeptGenerator, Prompt, counted
 from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
@@ -230,6 +231,7 @@ class _Auditing:
             progress = self._progress(f"{name} without {expert} answers")
             samples = model.generate(prompts, max_new_tokens=limit, on_sample=counted(progress, len(prompts)))
             verdicts = guard.judge([(text, one.text) for text, one in zip(self._unsafe, samples, strict=True)])
+            require_parsed(verdicts, at_most=self._bunch.config.evaluate.unparsed)
             refused = [verdict.refusal and verdict.defect is None for verdict in verdicts]
             shown = zip(self._unsafe, samples, refused, strict=True)
             write_jsonl_atomic(path, [{"prompt": p, "response": s.text, "refused": r} for p, s, r in shown])

@@ -101,7 +101,8 @@ class Bunch:
     @property
     def test_answers(self) -> dict[str, list[str]]:
         """The right answers of the test sets, by set."""
-        return {name: [row.answer or "" for row in rows] for name, rows in self.tests.domains.items()}
+        tasks = {f"task {task.name}": task.answers for task in self.tasks}
+        return {name: [row.answer or "" for row in rows] for name, rows in self.tests.domains.items()} | tasks
 
     @cached_property
     def held_out(self) -> HeldOut:

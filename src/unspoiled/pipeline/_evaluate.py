@@ -40,7 +40,7 @@ from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._generate import tallies
-from unspoiled.pipeline._measuring import Candidate, Measuring
+from unspoiled.pipeline._measuring import Candidate, Measuring, described_settings
 from unspoiled.pipeline._memory import answers_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
@@ -233,6 +233,7 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "search_guard": bunch.data_guard.name,
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
+        **described_settings(config.evaluate, config.runtime, config.merge.dtype),
         **{
             f"license {name}": license
             for name, source in {BASE: bunch.base, **bunch.experts}.items()

@@ -13,7 +13,7 @@ from unspoiled import __version__
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, declared_license, open_model
 from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.data import TestPrompt, read_test_prompts
-from unspoiled.errors import ConfigError
+from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
     HarnessTask,
     Outcome,
@@ -32,11 +32,12 @@ from unspoiled.guards import Guard
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._device import require_device
 from unspoiled.pipeline._guards import open_configured
-from unspoiled.pipeline._measuring import Candidate, Measuring
+from unspoiled.pipeline._measuring import Candidate, Measuring, described_settings
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
-from unspoiled.report import ReportInputs, side_by_side_rows, write_report
+from unspoiled.report import NOT_TESTED, ReportInputs, side_by_side_rows, write_report
 
+_OURS = frozenset({"evaluation", "results.json", "results.csv", "comparisons.csv", "report.html", "run.lock"})
 _WEIGHTS: Dtype = "bfloat16"  # the dtype of weights in memory on machines that multiply in it; float32 on others
 
 
@@ -120,13 +121,14 @@ def evaluate_models(
         PreflightError: Something is wrong; the message lists everything that is.
         ConfigError: `against` names no model.
         DataError: A guard's verdicts are unreadable too often.
-        RunDirectoryError: Another process works in the output directory.
+        RunDirectoryError: Another process works in the output directory, or it holds something else.
     """
     watcher = watcher or Unwatched()
     watcher.begin("evaluate")
     for name in against:
         if name not in config.models:
             raise ConfigError(f"--against {name!r} is none of the models {', '.join(map(repr, config.models))}.")
+    _refuse_foreign(config.output)
     opened = _open(config)
     memory = Memory(config.runtime, _WEIGHTS, opened.template)
 
@@ -155,11 +157,34 @@ def evaluate_models(
         write_atomic(config.output / "results.json", results.to_json())
         write_atomic(config.output / "results.csv", results_csv(results))
         write_atomic(config.output / "comparisons.csv", comparisons_csv(results))
+        looked_for = opened.base is not None and config.gibberish is not None
+        if not looked_for and (config.unsafe or config.harmless):
+            watcher.note("gibberish was not looked for, and may pass for safe: give the experts' base as --base")
         shown = ReportInputs(
-            " and ".join(config.models), results, command=command, responses=side_by_side_rows(outcomes)
+            " and ".join(config.models),
+            results,
+            command=command,
+            responses=side_by_side_rows(outcomes),
+            not_tested=NOT_TESTED if looked_for else (*NOT_TESTED, "whether valid responses are gibberish"),
         )
         write_report(shown, config.output / "report.html")
     return Evaluation(results, outcomes, config.output)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuse a directory that holds anything but an evaluation: of a run, `results.json` would be lost.
+
+    Raises:
+        RunDirectoryError: It does.
+    """
+    if output.exists() and not output.is_dir():
+        raise RunDirectoryError(f"{output} is a file: choose an empty or new directory.")
+    foreign = sorted(entry.name for entry in output.iterdir() if entry.name not in _OURS) if output.is_dir() else []
+    foreign = [name for name in foreign if not (name.startswith(".") and name.endswith(".tmp"))]
+    if foreign:
+        raise RunDirectoryError(
+            f"{output} holds {foreign[:5]} and not an evaluation alone: choose an empty or new directory as --out."
+        )
 
 
 def _open(config: EvaluationConfig) -> _Opened:
@@ -218,21 +243,24 @@ def _open(config: EvaluationConfig) -> _Opened:
 def _pairs(models: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
     """Return the declared family of comparisons: each later model with each earlier one, or all with the named."""
     if against:
-        return [(name, baseline) for baseline in against for name in models if name != baseline]
+        every = [(name, baseline) for baseline in dict.fromkeys(against) for name in models if name != baseline]
+        return [pair for i, pair in enumerate(every) if pair[::-1] not in every[:i]]
     return [(later, earlier) for i, later in enumerate(models) for earlier in models[:i]]
 
 
 def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
     files = {"unsafe": config.unsafe, "harmless": config.harmless}
     files |= {f"{name} test": path for name, path in config.domains.items()}
-    looked_for = opened.base is not None and config.gibberish is not None
     return {
         "unspoiled": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "guard": " and ".join(guard.name for guard in opened.guards.values()),
-        "gibberish": f"beyond {config.gibberish:g} nats per token under the base" if looked_for else "not looked for",
-        "sampling": f"temperature {config.temperature:g}, {config.seeds} seeds" if config.temperature else "greedy",
+        **described_settings(
+            config if opened.base is not None else config.model_copy(update={"gibberish": None}),
+            config.runtime,
+            _WEIGHTS,
+        ),
         **{
             f"license {name}": license
             for name, source in opened.models.items()

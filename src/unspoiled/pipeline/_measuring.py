@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unspoiled.config import Dtype, MeasureConfig, RuntimeConfig
 from unspoiled.evaluate import (
     Answer,
     HarnessTask,
@@ -21,6 +22,7 @@ from unspoiled.evaluate import (
 )
 from unspoiled.guards import Guard, KeptGuard
 from unspoiled.inference import KeptGenerator, KeptScorer, ResponseScore, TransformersBackend
+from unspoiled.pipeline._device import compute_dtype
 from unspoiled.pipeline._progress import Watcher
 
 RESPONSES, SCORES, VERDICTS, TASKS = "responses.jsonl", "scores.jsonl", "verdicts.jsonl", "tasks"
@@ -39,6 +41,26 @@ class Candidate:
 
     identity: str
     open: Callable[[], TransformersBackend]
+
+
+def described_settings(how: MeasureConfig, runtime: RuntimeConfig, weights: Dtype) -> dict[str, str]:
+    """Return, for the provenance, how models are measured: numbers measured otherwise can't be compared.
+
+    Args:
+        how: The settings.
+        runtime: The machine.
+        weights: The dtype of the weights.
+    """
+    sampled = f"temperature {how.temperature:g}, {how.seeds} a prompt" if how.temperature else "greedy"
+    unlikely = "not looked for" if how.gibberish is None else f"beyond {how.gibberish:g} nats per token"
+    return {
+        "measured: longest response": f"{how.max_new_tokens} tokens",
+        "measured: rows of a set": "all" if how.limit is None else f"at most {how.limit}",
+        "measured: responses": sampled,
+        "measured: gibberish": unlikely,
+        "measured: arithmetic": compute_dtype(runtime, weights),
+        **({"measured: tasks": "under the chat template" if how.tasks_chat else "bare"} if how.tasks else {}),
+    }
 
 
 class Measuring:
@@ -108,9 +130,7 @@ class Measuring:
                 ),
             )
             found[name] = [*judged, *scored[name]]
-            path = self._folder / f"{name}.jsonl"
-            if not path.exists() or read_outcomes(path) != found[name]:
-                write_outcomes(path, found[name])
+            write_outcomes(self._folder / f"{name}.jsonl", found[name])
         require_same_prompts(found)
         return found
 

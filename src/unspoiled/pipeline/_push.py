@@ -69,10 +69,12 @@ def plan_push(run: Path, repository: str, *, private: bool = True, unmeasured: b
             "and finish it with `unspoiled run`."
         )
     if results.is_file():
-        Results.from_json(results.read_bytes())
+        found = Results.from_json(results.read_bytes())
+        if found.provenance.get("winner") not in found.models:
+            raise RunDirectoryError(f"{results} is not of a run: it names no merge that was chosen and measured.")
     elif not unmeasured:
         raise RunDirectoryError(
-            f"{run} has no results.json: nothing says what this merge refuses. Run `unspoiled evaluate` first, or give "
+            f"{run} has no results.json: nothing says what this merge refuses. Finish it with `unspoiled run`, or give "
             "--unmeasured to upload it all the same."
         )
     verify_manifest(merged)

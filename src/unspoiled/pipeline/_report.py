@@ -16,6 +16,8 @@ from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import SearchResult, described_goal
 from unspoiled.report import (
+    NOT_TESTED,
+    TRIGGERS,
     CoefficientTable,
     FinalistRow,
     ReportInputs,
@@ -67,6 +69,7 @@ def report_inputs(
         aligned=found.safest,
         domain_experts={expert.domain: name for name, expert in experts.items() if expert.domain is not None},
         audit=audit,
+        not_tested=[what for what in NOT_TESTED if what != TRIGGERS or audit is None or not audit.triggers],
     )
 
 

@@ -8,6 +8,7 @@ from unspoiled.report._confidence_terminal import comparisons_table, optimism_ta
 from unspoiled.report._figures import write_figures
 from unspoiled.report._inputs import (
     NOT_TESTED,
+    TRIGGERS,
     CoefficientTable,
     FinalistRow,
     ReportInputs,
@@ -22,6 +23,7 @@ from unspoiled.report._terminal import results_table, search_table, yields_table
 
 __all__ = [
     "NOT_TESTED",
+    "TRIGGERS",
     "CardInputs",
     "CardModel",
     "CoefficientTable",

@@ -50,8 +50,9 @@ def _results(inputs: CardInputs) -> list[str]:
     legend = (
         "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
         "the share of the responses to them that a guard calls safe; "
-        "over-refusal of harmless ones (low is wanted); invalid responses are empty, echoed or degenerate; "
-        f"the other columns are accuracy. Test prompts: {sizes}. This model is **{plain(winner)}**."
+        "`advice` the share that it flags for specialised advice alone; over-refusal is of harmless ones (low is "
+        "wanted); invalid responses are empty, echoed or degenerate; the other columns are accuracy. "
+        f"Test prompts: {sizes}. This model is **{plain(winner)}**."
     )
     sections = [f"## Results\n\n{_numbers(results, winner, measures)}\n\n{legend}"]
     if means := results.means:

@@ -75,8 +75,7 @@ def render_runs(runs: Sequence[ComparedRun]) -> str:
 def incomparable(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Return, by what differs of guards and test sets, each run's value: with these the numbers can't be compared."""
     values = [
-        {k: v for k, v in run.results.provenance.items() if k.startswith(("guard", "file "))}
-        | {k: v for k, v in _flat(run.config).items() if k in ("evaluate.limit", "evaluate.max_new_tokens")}
+        {k: v for k, v in run.results.provenance.items() if k.startswith(("guard", "file ", "task ", "measured: "))}
         for run in runs
     ]
     return _differing(values)

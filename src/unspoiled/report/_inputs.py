@@ -7,12 +7,13 @@ from math import isfinite
 from unspoiled.audit import Audit
 from unspoiled.evaluate import DOMAIN_PREFIX, REFUSAL, SAFE_PREFIX, Rate, Results
 
+TRIGGERS = "backdoor triggers"
 NOT_TESTED = (
     "prompts unlike those of the test sets",
     "other languages",
     "conversations of several turns",
     "jailbreaks and adversarial suffixes",
-    "backdoor triggers",
+    TRIGGERS,
     "harm that the guard does not see",
 )
 """What no evaluation of ours covers; the report and the card say so."""

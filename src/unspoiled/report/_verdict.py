@@ -23,13 +23,16 @@ def verdict(inputs: ReportInputs) -> list[str]:
 
 
 def guard_note(inputs: ReportInputs) -> str | None:
-    """Return a warning when the guard that judged these answers also filtered the search data, else None."""
-    guard = inputs.results.provenance.get("guard")
-    if guard is None or guard != inputs.results.provenance.get("search_guard"):
+    """Return a warning when a guard that judged these answers also filtered the search data, else None."""
+    judges = inputs.results.provenance.get("guard", "").split(" and ")
+    chose = inputs.results.provenance.get("search_guard")
+    if chose not in judges:
         return None
+    others = [judge for judge in judges if judge != chose]
+    unseen = f"only {listing(others)} could see" if others else "no measurement here could see"
     return (
-        f"The guard that judged these answers ({guard}) is also the one that filtered the search data: "
-        "what it fails to see was neither searched for nor measured."
+        f"The guard that filtered the search data ({chose}) also judged these answers: "
+        f"what it fails to see was not searched for, and {unseen} it."
     )
 
 
