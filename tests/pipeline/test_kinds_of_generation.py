@@ -262,7 +262,8 @@ def test_a_run_reports_by_a_guard_that_did_not_choose_its_data(trained: TrainedB
     assert "(small)" in done.out
     page = (tmp_path / "run/report.html").read_text()
     assert "safe (small)" in page
-    assert "is also the one that filtered the search data" not in page
+    assert "(refusal-rules-3) also judged these answers" in page
+    assert f"only compact-guard:{trained.root}/guard could see it" in page
 
 
 # --- what is removed --------------------------------------------------------------------------------------

@@ -141,8 +141,16 @@ def test_one_guard_for_search_and_report_is_pointed_out(inputs):
     same = inputs.results.model_copy(update={"provenance": {"guard": "a", "search_guard": "a"}})
     said = guard_note(dataclasses.replace(inputs, results=same))
     assert said is not None
-    assert "also the one that filtered the search data" in said
-    assert guard_note(inputs) is None
+    assert "(a) also judged these answers" in said
+    assert "no measurement here could see" in said
+    two = inputs.results.model_copy(update={"provenance": {"guard": "a and b", "search_guard": "a"}})
+    beside_another = guard_note(dataclasses.replace(inputs, results=two))
+    assert beside_another is not None
+    assert "only b could see" in beside_another
+    other = inputs.results.model_copy(update={"provenance": {"guard": "ab", "search_guard": "a"}})
+    assert guard_note(dataclasses.replace(inputs, results=other)) is None
+    unknown = inputs.results.model_copy(update={"provenance": {}})
+    assert guard_note(dataclasses.replace(inputs, results=unknown)) is None
 
 
 def test_the_splits_are_counted(inputs):

@@ -126,7 +126,7 @@ def results_table(results: Results, winner: str | None) -> "Table":
         style = "bold" if name == winner else ""
         shown = [arrow + shortened(name, _LONGEST_NAME), *cells]
         table.add_row(*(Text(cell, style=style) for cell in shown))
-    table.caption = "95% intervals; over-refusal, invalid and advice should be low, the rest high"
+    table.caption = "95% intervals; low is good in over-refusal, invalid and advice"
     table.caption_justify = "left"
     return table
 
