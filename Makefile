@@ -4,7 +4,8 @@ BIN := .venv/bin
 DEMO_ARGS :=
 ifdef QUICK
 DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=24 --set generate.expert_questions=24 \
-	--set generate.benign_questions=24 --set search.steps=10 --set search.finalists=2 --set evaluate.limit=24
+	--set generate.benign_questions=24 --set search.steps=10 --set search.finalists=2 --set evaluate.limit=24 \
+	--set audit.rows=8 --set audit.path_steps=2
 endif
 
 .PHONY: demo test test-all lint format schemas clean

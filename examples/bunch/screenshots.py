@@ -25,6 +25,10 @@ document.getElementById('filters').elements.differ.checked = true;
 document.getElementById('filters').dispatchEvent(new Event('input'));
 """
 OPEN_THE_FIRST = "document.querySelector('details.response:not([hidden])').open = true"
+HIDE_PROMPTS = """
+for (const prompt of document.querySelectorAll('#responses .prompt'))
+  prompt.textContent = '(a test prompt, which a picture in the docs does not repeat)';
+"""
 
 
 def main() -> None:
@@ -60,7 +64,7 @@ def open_chromium(profile: str) -> webdriver.Chrome:
 
 
 def take(chrome: webdriver.Chrome, page: Path, out: Path) -> list[Path]:
-    """Write the pictures: the top of the page in both themes, the audit, and the responses browser."""
+    """Write the pictures: the top of the page in both themes, the audit, and the responses browser without prompts."""
     written = []
     for name, theme, section, height in (
         ("report-light", "light", None, 1560),
@@ -77,6 +81,7 @@ def take(chrome: webdriver.Chrome, page: Path, out: Path) -> list[Path]:
             chrome.execute_script(OPEN_A_ROW)
             chrome.execute_async_script("setTimeout(arguments[0], 400)")
             chrome.execute_script(OPEN_THE_FIRST)
+            chrome.execute_script(HIDE_PROMPTS)
         clip = clipped(chrome, section, height)
         if clip is not None:
             shot = {"format": "png", "clip": clip, "captureBeyondViewport": True}
