@@ -34,6 +34,8 @@ def main() -> None:
     for name, pairs in _texts(bunch, arguments.run, backend.template.tokenizer).items():
         scores = backend.score([Exchange(Prompt(asked), text) for asked, text in pairs])
         found = sorted(score.cross_entropy for score in scores if score.tokens >= 8)
+        if not found:  # of answers by choice, too short to tell
+            continue
         shown = [found[0], *(found[int(q * (len(found) - 1))] for q in (0.05, 0.5, 0.95)), found[-1]]
         print(f"{name:34} {len(found):4} " + " ".join(f"{value:6.2f}" for value in shown))
 
