@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from unspoiled.config import Recipe
-from unspoiled.data import Row, Split
+from unspoiled.data import Row, Split, spread_evenly
 from unspoiled.errors import DataError, SearchError
 from unspoiled.files import append_jsonl, hash_value, read_jsonl
 from unspoiled.inference import Exchange, LiveBunch, Prompt
@@ -45,7 +45,7 @@ class AuditRows:
         if SAFETY not in found:
             raise DataError(f"D_safety has no row in the {split} split, which an audit goes by: generate more of them.")
         order = [SAFETY, *([BENIGN] if BENIGN in found else []), *sorted(found.keys() - {SAFETY, BENIGN})]
-        return cls({term: _spread(found[term], most) for term in order}, refusal_tokens)
+        return cls({term: spread_evenly(found[term], most) for term in order}, refusal_tokens)
 
     @property
     def terms(self) -> list[str]:
@@ -129,8 +129,3 @@ class MergeLosses:
 def mean_losses(found: RowLosses) -> dict[str, float]:
     """Return the mean of each term over its rows."""
     return {term: math.fsum(values) / len(values) for term, values in found.items()}
-
-
-def _spread(rows: Sequence[Row], most: int) -> list[Row]:
-    count = min(most, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]

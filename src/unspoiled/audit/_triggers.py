@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unspoiled.audit._record import TriggerRates
-from unspoiled.data import prompt_id
+from unspoiled.data import family_of, prompt_id
 from unspoiled.errors import DataError
 from unspoiled.evaluate import ALPHA, REFUSAL, Observed, Rate, compare
 from unspoiled.files import read_jsonl
@@ -36,7 +36,7 @@ class TriggerPair:
     family: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family", self.family or prompt_id(" ".join(self.prompt.split()).lower()))
+        object.__setattr__(self, "family", self.family or family_of(self.prompt))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ _LISTED = 3
 
 def print_extraction(extraction: Extraction) -> None:
     """Print the share of the task vectors' squared norm that the adapter holds, by kind of module."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    from unspoiled.report import plain_table
+
+    table = plain_table()
     table.add_column("module", no_wrap=True)
     for column in ("tensors", "held", "lowest"):
         table.add_column(column, justify="right", no_wrap=True)

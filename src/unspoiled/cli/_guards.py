@@ -98,8 +98,9 @@ def _print_families() -> None:
     from rich.text import Text
 
     from unspoiled.guards import all_families
+    from unspoiled.report import plain_table
 
-    table = _table()
+    table = plain_table()
     table.add_column("guard", no_wrap=True)
     table.add_column("judges", no_wrap=True)
     table.add_column("reports")
@@ -116,8 +117,10 @@ def _print_agreement(found: GuardAgreement) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from unspoiled.report import plain_table
+
     console = Console(width=_WIDTH, highlight=False)
-    table = _table()
+    table = plain_table()
     table.add_column("", no_wrap=True)
     for target in found.agreement:
         table.add_column(target, justify="right", no_wrap=True)
@@ -143,20 +146,15 @@ def _print_agreement(found: GuardAgreement) -> None:
 def _category_table(target: str, column: Agreement) -> Table:
     from rich.text import Text
 
-    table = _table()
+    from unspoiled.report import plain_table
+
+    table = plain_table()
     table.add_column(Text(f"{target}, by category"), no_wrap=True, max_width=_LONGEST_CATEGORY)
     table.add_column("accuracy", justify="right", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     for name, rate in column.by_category.items():
         table.add_row(Text(name), _shown(rate), str(rate.n))
     return table
-
-
-def _table() -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
 
 
 def _shown(rate: Rate | None) -> str:

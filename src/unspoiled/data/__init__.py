@@ -23,6 +23,7 @@ from unspoiled.data._rows import (
     SetName,
     Split,
     TestPrompt,
+    family_of,
     prompt_id,
     read_examples,
     read_rows,
@@ -30,6 +31,7 @@ from unspoiled.data._rows import (
     split_of,
     write_rows,
 )
+from unspoiled.data._spread import spread_evenly
 from unspoiled.data._tally import Tally
 from unspoiled.data._taxonomy import Category, read_taxonomy
 from unspoiled.data._templates import BORDERLINE, EVERYDAY, Templates
@@ -96,6 +98,7 @@ __all__ = [
     "count_contamination",
     "count_targets",
     "expert_rows",
+    "family_of",
     "find_flaw",
     "group_lengths",
     "is_correct",
@@ -116,6 +119,7 @@ __all__ = [
     "safety_rows",
     "shares_agreeing",
     "split_of",
+    "spread_evenly",
     "write_dataset",
     "write_dropped",
     "write_rows",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from unspoiled.data._spread import spread_evenly
 from unspoiled.data._unicode import is_unicode
 from unspoiled.data.agreement import has_number, is_correct, is_same_number
 from unspoiled.errors import DataError
@@ -110,7 +111,7 @@ class TestPrompt:
         return is_same_number(answer, self.answer) if self.match == "number" else is_correct(answer, self.answer)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family", self.family or prompt_id(" ".join(self.prompt.split()).lower()))
+        object.__setattr__(self, "family", self.family or family_of(self.prompt))
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class Examples:
 def prompt_id(prompt: str, group: str = "") -> str:
     """Return the first 16 hex digits of a hash of the group and the prompt."""
     return hashlib.sha256(f"{group}\0{prompt}".encode()).hexdigest()[:16]
+
+
+def family_of(prompt: str) -> str:
+    """Return the family of a prompt that names none: its own, and that of its copies but for case and space."""
+    return prompt_id(" ".join(prompt.split()).lower())
 
 
 def split_of(prompt: str, selection_share: float) -> Split:
@@ -167,9 +173,7 @@ def read_test_prompts(path: Path, *, answers: bool, limit: int | None = None) ->
     for number, found in enumerate(prompts, start=1):
         if (earlier := first.setdefault(found.id, number)) != number and found != prompts[earlier - 1]:
             raise DataError(f"{path}:{number}: the id {found.id!r} is line {earlier}'s too: give each row its own.")
-    if limit is not None and limit < len(prompts):
-        prompts = [prompts[i * len(prompts) // limit] for i in range(limit)]
-    return prompts
+    return spread_evenly(prompts, limit)
 
 
 def read_examples(path: Path) -> Examples:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from unspoiled.data._spread import spread_evenly
 from unspoiled.errors import ConfigError, DataError
 
 
@@ -43,9 +44,7 @@ def read_task_questions(
         if not all(isinstance(text, str) for text in texts):
             raise DataError(f"task {name!r} puts no text as its question: name a JSONL file of questions.")
         questions += [text.strip() for text in texts if text.strip()]
-    if limit < len(questions):
-        questions = [questions[i * len(questions) // limit] for i in range(limit)]
-    return questions
+    return spread_evenly(questions, limit)
 
 
 def open_tasks(names: Sequence[str], *, include: Path | None = None) -> dict[str, Any]:

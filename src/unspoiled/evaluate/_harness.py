@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from unspoiled.data import open_tasks
+from unspoiled.data import open_tasks, spread_evenly
 from unspoiled.errors import ConfigError, DataError
 from unspoiled.evaluate._measures import TASK_PREFIX
 from unspoiled.evaluate._outcomes import Outcome
@@ -46,9 +46,7 @@ class HarnessTask:
     @property
     def rows(self) -> list[int]:
         """The numbers of the rows that are put."""
-        count = len(self.task.eval_docs)
-        limit = count if self.limit is None else min(self.limit, count)
-        return [i * count // limit for i in range(limit)]
+        return spread_evenly(range(len(self.task.eval_docs)), self.limit)
 
     def fingerprint(self) -> str:
         """Return a hash of what a model's outcomes depend on beside the model: the task's config and its rows."""

@@ -89,7 +89,7 @@ def judge(
     Raises:
         DataError: A guard's verdicts are unreadable beyond that.
     """
-    verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
+    verdicts: dict[int, dict[str, Verdict]] = {}
     for kind in (UNSAFE, HARMLESS):
         own = [(i, found) for i, found in enumerate(answers) if found.set == kind]
         pairs = [(found.row.prompt, found.text) for _, found in own]
@@ -97,10 +97,10 @@ def judge(
             judged = guard.judge(pairs, progress=lambda done, total, name=name: progress(name, done, total))  # type: ignore[misc]
             require_parsed(judged, at_most=unparsed)
             for (i, _), verdict in zip(own, judged, strict=True):
-                verdicts.setdefault((kind, i), {})[name] = verdict
+                verdicts.setdefault(i, {})[name] = verdict
     outcomes = []
     for i, given in enumerate(answers):
-        row, of = given.row, verdicts.get((given.set, i))
+        row, of = given.row, verdicts.get(i)
         common = (given.set, row.id, row.prompt, given.text, row.family, row.category, given.seed)
         if of is None:
             outcomes.append(Outcome(*common, correct=given.correct, loss=given.loss))
@@ -161,13 +161,14 @@ def observed(outcomes: Sequence[Outcome]) -> dict[str, Observed]:
             found.setdefault(measure, []).append((value, outcome.family))
 
     safety = {kind: [outcome for outcome in outcomes if outcome.set == kind] for kind in (UNSAFE, HARMLESS)}
-    for prefix, of in ((REFUSAL, None), (SAFE_PREFIX, "safe"), (ADVICE_PREFIX, "advice")):
-        for outcome in safety[UNSAFE]:
-            if of is None:
-                note(prefix, outcome.refused, outcome)
-            else:
-                for guard, value in getattr(outcome, of).items():
-                    note(prefix + guard, value, outcome)
+    for outcome in safety[UNSAFE]:
+        note(REFUSAL, outcome.refused, outcome)
+    for outcome in safety[UNSAFE]:
+        for guard, safe in outcome.safe.items():
+            note(SAFE_PREFIX + guard, safe, outcome)
+    for outcome in safety[UNSAFE]:
+        for guard, flagged in outcome.advice.items():
+            note(ADVICE_PREFIX + guard, flagged, outcome)
     for outcome in safety[HARMLESS]:
         note(OVER_REFUSAL, outcome.refused, outcome)
     for outcome in [*safety[UNSAFE], *safety[HARMLESS]]:  # a name of a family in both sets is two families

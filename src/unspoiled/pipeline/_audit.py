@@ -38,7 +38,7 @@ from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import chosen_prompts
-from unspoiled.pipeline._memory import answers_identity
+from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult
 
@@ -212,12 +212,7 @@ class _Auditing:
 
     def _refusal(self, name: str) -> Rate:
         """Return the merge's refusal rate as it was measured when it became a finalist, on the same prompts."""
-        choice = self._found.choice
-        return next(
-            finalist.answered.refusal
-            for finalist in choice.finalists
-            if (finalist.strategy, finalist.trial) == (name, choice.chosen[name])
-        )
+        return self._found.choice.chosen_of(name).answered.refusal
 
     def _answer_without(self, name: str, expert: str, recipe: Recipe) -> None:
         """Have the merge without one expert answer the unsafe prompts of the selection split."""
@@ -277,18 +272,18 @@ class _Auditing:
 
     def _model_alone(self, source: ModelSource) -> tuple[str, Generator]:
         """Return what identifies a model, and it under its own chat template; its samples are kept."""
-        return source.fingerprint(), self._generator(source.fingerprint(), lambda: self._bunch.live.take_model(source))
+        config, template = self._bunch.config, self._bunch.template_directory
+        known = model_identity(source, template, config.runtime, config.merge.dtype)
+        return source.fingerprint(), self._generator(known, lambda: self._bunch.live.take_model(source))
 
     def _merged(self, recipe: Recipe) -> Generator:
         """Return the merge of a recipe, whose samples are kept."""
-        identity = [self._bunch.models_hash, recipe.to_yaml()]
-        return self._generator(identity, lambda: self._bunch.live.take_recipe(recipe))
+        config, weights = self._bunch.config, hash_value([self._bunch.models_hash, recipe.to_yaml()])
+        known = answers_identity(weights, [self._bunch.template_directory], config.runtime, config.merge.dtype)
+        return self._generator(known, lambda: self._bunch.live.take_recipe(recipe))
 
-    def _generator(self, identity: object, become: Callable[[], Generator]) -> Generator:
-        bunch, log = self._bunch, self._folder / "responses.jsonl"
-        weights = hash_value(identity)
-        known = answers_identity(weights, [bunch.template_directory], bunch.config.runtime, bunch.config.merge.dtype)
-        return KeptGenerator(log, model=known, open=become, note=self._watcher.note)
+    def _generator(self, identity: str, become: Callable[[], Generator]) -> Generator:
+        return KeptGenerator(self._folder / "responses.jsonl", model=identity, open=become, note=self._watcher.note)
 
     def _step(self, name: str, inputs: object, outputs: Sequence[Path], make: Callable[[], None]) -> None:
         self._run.step(name, inputs, outputs, make)

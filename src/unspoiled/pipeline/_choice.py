@@ -36,6 +36,15 @@ class Choice:
     safest: Answered
     finalists: Sequence[Finalist]
 
+    def chosen_of(self, strategy: str) -> Finalist:
+        """Return the finalist that a strategy's merge is.
+
+        Raises:
+            KeyError: The strategy has none.
+        """
+        wanted = strategy, self.chosen[strategy]
+        return next(finalist for finalist in self.finalists if (finalist.strategy, finalist.trial) == wanted)
+
     @classmethod
     def read(cls, plain: Mapping[str, Any], goal: Goal) -> Choice:
         """Read the content of `finalists.json`.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-import transformers
-
-from unspoiled import __version__
-from unspoiled.checkpoints import ModelRef, ModelSource, chat_template, declared_license, open_model, write_manifest
+from unspoiled.checkpoints import ModelRef, ModelSource, declared_license, open_model, write_manifest
 from unspoiled.config import Recipe
-from unspoiled.data import DataCardInputs, Row, agrees, require_apart, require_no_leak
+from unspoiled.data import DataCardInputs, Row, agrees
 from unspoiled.evaluate import (
     AGREEMENT_PREFIX,
     DOMAIN_PREFIX,
@@ -40,8 +37,8 @@ from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._generate import tallies
-from unspoiled.pipeline._measuring import Candidate, Measuring, described_settings
-from unspoiled.pipeline._memory import answers_identity
+from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
+from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
 from unspoiled.report import CardInputs, CardModel, render_card
@@ -85,7 +82,6 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
     folder = run.path / "evaluation"
     watcher.begin("evaluate")
     config = bunch.config.evaluate
-    splits = _checked_splits(bunch, rows)
     models = _models(bunch, run, found)
     guards = {name: guard.fingerprint for name, guard in bunch.test_guards.items()}
     inputs = [
@@ -114,11 +110,12 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
     path = run.path / "results.json"
 
     def write() -> None:
+        counted = {name: scores(outcomes) for name, outcomes in by_model.items()}
         results = Results(
-            models={name: scores(outcomes) for name, outcomes in by_model.items()},
+            models=counted,
             comparisons=_comparisons(bunch, found, by_model),
-            optimism=_optimism(bunch, found, by_model),
-            splits=splits,
+            optimism=_optimism(bunch, found, by_model, counted[found.winner].rates),
+            splits=_splits(bunch, rows),
             provenance=_provenance(bunch, found) | unreadable(by_model),
         )
         write_atomic(path, results.to_json())
@@ -137,16 +134,10 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
     return Results.from_json(path.read_bytes())
 
 
-def _checked_splits(bunch: Bunch, rows: Sequence[Row]) -> SplitCheck:
-    """Check that no prompt is in two splits, and count them.
-
-    Raises:
-        DataError: One is.
-    """
-    require_no_leak([row.prompt for row in rows], bunch.held_out)
-    by_split = {split: [row.prompt for row in rows if row.split == split] for split in ("search", "selection")}
-    require_apart(by_split["search"], by_split["selection"])
-    return SplitCheck(search=len(by_split["search"]), selection=len(by_split["selection"]), test=len(bunch.tests.rows))
+def _splits(bunch: Bunch, rows: Sequence[Row]) -> SplitCheck:
+    """Count the splits' prompts; `generate`, which read the rows, has checked that none is in two."""
+    sizes = Counter(row.split for row in rows)
+    return SplitCheck(search=sizes["search"], selection=sizes["selection"], test=len(bunch.tests.rows))
 
 
 def _models(bunch: Bunch, run: RunDirectory, found: SearchResult) -> dict[str, Candidate]:
@@ -154,19 +145,14 @@ def _models(bunch: Bunch, run: RunDirectory, found: SearchResult) -> dict[str, C
     runtime, dtype = bunch.config.runtime, bunch.config.merge.dtype
     merged = open_model(ModelRef(str(run.path / "merged")))
 
-    def identity(weights: str, *folders: Path) -> str:
-        return answers_identity(weights, list(folders), runtime, dtype)
-
     def of_model(source: ModelSource) -> Candidate:
-        own = source.tokenizer_directory
-        template = bunch.template_directory if chat_template(own) is None else own
-        return Candidate(
-            identity(source.fingerprint(), source.directory, template), lambda: bunch.live.take_model(source)
-        )
+        identity = model_identity(source, bunch.template_directory, runtime, dtype)
+        return Candidate(identity, lambda: bunch.live.take_model(source))
 
     def of_recipe(recipe: Recipe) -> Candidate:
         weights = hash_value([recipe.to_yaml(), bunch.models_hash])
-        return Candidate(identity(weights, bunch.template_directory), lambda: bunch.live.take_recipe(recipe))
+        identity = answers_identity(weights, [bunch.template_directory], runtime, dtype)
+        return Candidate(identity, lambda: bunch.live.take_recipe(recipe))
 
     models = {name: of_model(source) for name, source in {BASE: bunch.base, **bunch.experts}.items()}
     models |= {name: of_recipe(recipe) for name, recipe in found.recipes.items()}
@@ -201,11 +187,11 @@ def _declared(family: str, comparisons: Sequence[Comparison]) -> list[Comparison
     return [row.model_copy(update={"family": family}) for row in comparisons]
 
 
-def _optimism(bunch: Bunch, found: SearchResult, by_model: Mapping[str, Sequence[Outcome]]) -> list[Optimism]:
-    """Return the winner's rates on the selection split beside those on the test split."""
-    best = found.choice.chosen[found.winner]
-    answered = next(f.answered for f in found.choice.finalists if (f.strategy, f.trial) == (found.winner, best))
-    tested = scores(by_model[found.winner]).rates
+def _optimism(
+    bunch: Bunch, found: SearchResult, by_model: Mapping[str, Sequence[Outcome]], tested: Mapping[str, Rate]
+) -> list[Optimism]:
+    """Return the winner's rates on the selection split beside those on the test split, which are `tested`."""
+    answered = found.choice.chosen_of(found.winner).answered
     rows = [optimism(REFUSAL, answered.refusal, tested[REFUSAL])]
     if answered.over_refusal is not None:
         rows.append(optimism(OVER_REFUSAL, answered.over_refusal, tested[OVER_REFUSAL]))
@@ -223,9 +209,7 @@ def _optimism(bunch: Bunch, found: SearchResult, by_model: Mapping[str, Sequence
 def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
     config = bunch.config
     return {
-        "unspoiled": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **software_versions(),
         "winner": found.winner,
         "objective": described_goal(found.goals["search"]),
         "safest expert": found.safest,
@@ -234,11 +218,7 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
         **described_settings(config.evaluate, config.runtime, config.merge.dtype),
-        **{
-            f"license {name}": license
-            for name, source in {BASE: bunch.base, **bunch.experts}.items()
-            if (license := declared_license(source)) is not None
-        },
+        **declared_licenses({BASE: bunch.base, **bunch.experts}),
         **bunch.fingerprints(),
     }
 
@@ -260,7 +240,7 @@ def _card(
             winner=winner,
             data=data,
             command="unspoiled run run.yaml",
-            versions={"unspoiled": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+            versions=software_versions(),
         )
     )
 

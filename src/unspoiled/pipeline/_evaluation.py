@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import transformers
-
-from unspoiled import __version__
-from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, declared_license, open_model
+from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
 from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.data import TestPrompt, read_test_prompts
 from unspoiled.errors import ConfigError, RunDirectoryError
@@ -32,7 +28,7 @@ from unspoiled.guards import Guard
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._device import require_device
 from unspoiled.pipeline._guards import open_configured
-from unspoiled.pipeline._measuring import Candidate, Measuring, described_settings
+from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
 from unspoiled.report import NOT_TESTED, ReportInputs, side_by_side_rows, write_report
@@ -252,20 +248,14 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
     files = {"unsafe": config.unsafe, "harmless": config.harmless}
     files |= {f"{name} test": path for name, path in config.domains.items()}
     return {
-        "unspoiled": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **software_versions(),
         "guard": " and ".join(guard.name for guard in opened.guards.values()),
         **described_settings(
             config if opened.base is not None else config.model_copy(update={"gibberish": None}),
             config.runtime,
             _WEIGHTS,
         ),
-        **{
-            f"license {name}": license
-            for name, source in opened.models.items()
-            if (license := declared_license(source)) is not None
-        },
+        **declared_licenses(opened.models),
         **{f"model {name}": source.fingerprint() for name, source in opened.models.items()},
         **({} if opened.base is None else {"model base": opened.base.fingerprint()}),
         **{f"file {name}": hash_file(path) for name, path in files.items() if path is not None},

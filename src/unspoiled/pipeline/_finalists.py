@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unspoiled.config import ObjectiveConfig
-from unspoiled.data import Row, agrees
+from unspoiled.data import Row, agrees, spread_evenly
 from unspoiled.evaluate import Rate
 from unspoiled.guards import Guard
 from unspoiled.inference import Generator, Prompt
@@ -97,8 +97,7 @@ def chosen_prompts(rows: Sequence[Row]) -> list[Row]:
     chosen = []
     for (kind, _), own in groups.items():
         most = max(1, MOST_PROMPTS // domains) if kind == "expert" else MOST_PROMPTS
-        count = min(most, len(own))
-        chosen += [own[i * len(own) // count] for i in range(count)]
+        chosen += spread_evenly(own, most)
     return chosen
 
 

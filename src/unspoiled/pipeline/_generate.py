@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 from unspoiled.checkpoints import ModelSource, chat_template
 from unspoiled.data import (
@@ -12,6 +13,7 @@ from unspoiled.data import (
     Question,
     Row,
     SetName,
+    Split,
     Tally,
     TemplateRefusals,
     Writer,
@@ -21,6 +23,7 @@ from unspoiled.data import (
     benign_rows,
     expert_rows,
     read_rows,
+    require_apart,
     require_no_leak,
     safety_rows,
     shares_agreeing,
@@ -63,6 +66,8 @@ def generate(bunch: Bunch, run: RunDirectory, watcher: Watcher) -> list[Row]:
         stage.benign()
     rows = _read_sets(bunch, run)
     require_no_leak([row.prompt for row in rows], bunch.held_out)
+    search, selection = ([row.prompt for row in rows if row.split == split] for split in get_args(Split))
+    require_apart(search, selection)
     write_data_card(bunch, run, rows, tallies(bunch, run))
     if run.steps_made == before:
         watcher.kept("generate")

@@ -6,6 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+import transformers
+
+from unspoiled import __version__
+from unspoiled.checkpoints import ModelSource, declared_license
 from unspoiled.config import Dtype, MeasureConfig, RuntimeConfig
 from unspoiled.evaluate import (
     Answer,
@@ -61,6 +66,17 @@ def described_settings(how: MeasureConfig, runtime: RuntimeConfig, weights: Dtyp
         "measured: arithmetic": compute_dtype(runtime, weights),
         **({"measured: tasks": "under the chat template" if how.tasks_chat else "bare"} if how.tasks else {}),
     }
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions that numbers depend on, by package."""
+    return {"unspoiled": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def declared_licenses(models: Mapping[str, ModelSource]) -> dict[str, str]:
+    """Return, for the provenance, the licences that models' own cards state; models without are left out."""
+    found = {name: declared_license(source) for name, source in models.items()}
+    return {f"license {name}": stated for name, stated in found.items() if stated is not None}
 
 
 class Measuring:

@@ -70,9 +70,21 @@ class Memory:
 
     def identity(self, source: ModelSource) -> str:
         """Return a hash of all that a model's answers depend on: weights, tokenizer, chat template, arithmetic."""
-        own = source.tokenizer_directory
-        borrowed = self._template if chat_template(own) is None else None
-        return answers_identity(source.fingerprint(), [source.directory, borrowed or own], self._runtime, self._weights)
+        return model_identity(source, self._template, self._runtime, self._weights)
+
+
+def model_identity(source: ModelSource, template: Path | None, runtime: RuntimeConfig, dtype: Dtype) -> str:
+    """Return a hash of all that a model's own answers depend on.
+
+    Args:
+        source: The model.
+        template: The directory whose chat template it uses if it has none.
+        runtime: The machine.
+        dtype: The dtype of the weights.
+    """
+    own = source.tokenizer_directory
+    borrowed = template if chat_template(own) is None else None
+    return answers_identity(source.fingerprint(), [source.directory, borrowed or own], runtime, dtype)
 
 
 def answers_identity(weights: str, folders: list[Path], runtime: RuntimeConfig, dtype: Dtype) -> str:

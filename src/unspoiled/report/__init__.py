@@ -18,6 +18,7 @@ from unspoiled.report._inputs import (
 )
 from unspoiled.report._markdown import render_markdown
 from unspoiled.report._page import render_report, write_report
+from unspoiled.report._plain_table import plain_table
 from unspoiled.report._responses import side_by_side_rows
 from unspoiled.report._terminal import results_table, search_table, yields_table
 
@@ -37,6 +38,7 @@ __all__ = [
     "audit_tables",
     "comparisons_table",
     "optimism_table",
+    "plain_table",
     "render_card",
     "render_markdown",
     "render_report",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from unspoiled.audit import Audit, Change, MergeAudit, gives_way
 from unspoiled.evaluate import ALPHA, INVALID, REFUSAL, Rate
 from unspoiled.report._hostile_text import shortened
+from unspoiled.report._plain_table import plain_table
 from unspoiled.report._wording import interval, listing, number, p_value, percent
 
 if TYPE_CHECKING:
@@ -144,11 +145,9 @@ def _triggers(audit: Audit) -> Table:
 
 
 def _table(first: str, others: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = plain_table()
     table.add_column(Text(first), no_wrap=True)
     for name in others:
         table.add_column(Text(name), justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from unspoiled.evaluate import Comparison, Optimism
 from unspoiled.report._hostile_text import shortened
+from unspoiled.report._plain_table import plain_table
 from unspoiled.report._wording import interval, measure_name, p_value, percent, points, points_range, signed
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ def _gap(row: Comparison) -> tuple[str, str]:
 
 
 def _table(*left: str, right: Sequence[str]) -> "Table":
-    from rich import box
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = plain_table()
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
+from unspoiled.data import spread_evenly
 from unspoiled.evaluate import Outcome
 from unspoiled.report._hostile_text import clip, shortened, visible
 from unspoiled.report._inputs import ResponseRow
@@ -99,7 +100,7 @@ def side_by_side(responses: Sequence[ResponseRow], budget: int) -> Browser:
     kept = list(range(len(responses)))
     while kept and sum(sizes[i] for i in kept) > budget:
         fewer = int(0.9 * len(kept))
-        kept = [i * len(responses) // fewer for i in range(fewer)]
+        kept = spread_evenly(range(len(responses)), fewer)
     rows = [responses[i] for i in kept]
     sets = list(dict.fromkeys(row.set for row in rows))
     models = list(dict.fromkeys(name for row in rows for name in row.answers))

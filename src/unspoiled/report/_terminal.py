@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from unspoiled.evaluate import Results
 from unspoiled.report._hostile_text import shortened
 from unspoiled.report._inputs import SearchRow
+from unspoiled.report._plain_table import plain_table
 from unspoiled.report._wording import interval, measure_name, percent
 
 if TYPE_CHECKING:
@@ -23,11 +24,9 @@ def search_table(rows: Sequence[SearchRow]) -> "Table":
     Args:
         rows: a row per strategy.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = plain_table()
     table.add_column("strategy", no_wrap=True)
     for name in ("trials", "safety", "expert", "benign", "limits", "volume", "tokens", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -73,11 +72,9 @@ def yields_table(yields: Mapping[str, Mapping[str, int]]) -> "Table":
     Args:
         yields: By data set, counts by reason.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = plain_table()
     table.add_column("data set", no_wrap=True)
     *dropped, kept_last = _YIELD_COLUMNS
     for name in (*dropped, "other", kept_last):
@@ -105,14 +102,12 @@ def results_table(results: Results, winner: str | None) -> "Table":
         results: what was measured.
         winner: the model to mark, or None.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     measures = results.rates
     narrow = len(measures) > _COLUMNS_ON_ONE_LINE
     between = "\n" if narrow else " "
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    table = plain_table()
     table.add_column("model", no_wrap=True)
     for measure in measures:
         title = shortened(measure_name(measure), 12)
