@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -48,8 +49,9 @@ class HarnessTask:
         """The numbers of the rows that are put."""
         return spread_evenly(range(len(self.task.eval_docs)), self.limit)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of what a model's outcomes depend on beside the model: the task's config and its rows."""
+        """A hash of what a model's outcomes depend on beside the model: the task's config and its rows."""
         docs = self.task.eval_docs
         config = self.task.dump_config()
         shown = list(self.task.fewshot_docs()) if self.task.config.num_fewshot else []

@@ -160,7 +160,7 @@ class Bunch:
             | {f"tokenizer {name}": hash_of_settings(source) for name, source in tokenizers.items()}
             | {"texts of requests": self.templates.fingerprint, "examples": hash_value(shown)}
             | {f"file {name}": hash_file(config.locate(path)) for name, path in files.items()}
-            | {f"task {task.name}": task.fingerprint() for task in self.tasks}
+            | {f"task {task.name}": task.fingerprint for task in self.tasks}
             | {f"guard {name}": guard.fingerprint for name, guard in self.guards.items() if name != REFUSAL_RULES}
         )
 

@@ -88,7 +88,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
         {name: model.identity for name, model in models.items()},
         [asdict(row) for row in bunch.tests.rows],
         [bunch.tests.max_new_tokens, bunch.tests.temperature, bunch.tests.seeds, config.gibberish, config.unparsed],
-        [task.fingerprint() for task in bunch.tasks],
+        [task.fingerprint for task in bunch.tasks],
         guards,
     ]
 

@@ -259,6 +259,6 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
         **{f"model {name}": source.fingerprint() for name, source in opened.models.items()},
         **({} if opened.base is None else {"model base": opened.base.fingerprint()}),
         **{f"file {name}": hash_file(path) for name, path in files.items() if path is not None},
-        **{f"task {task.name}": task.fingerprint() for task in opened.tasks},
+        **{f"task {task.name}": task.fingerprint for task in opened.tasks},
         **{f"guard {name}": guard.fingerprint for name, guard in opened.guards.items()},
     }

@@ -168,7 +168,7 @@ class Measuring:
         )
 
     def _of_task(self, name: str, model: Candidate, task: HarnessTask) -> list[Outcome]:
-        path = self._kept / TASKS / f"{task.name}-{model.identity[:16]}-{task.fingerprint()[:16]}.jsonl"
+        path = self._kept / TASKS / f"{task.name}-{model.identity[:16]}-{task.fingerprint[:16]}.jsonl"
         if not path.exists():
             self._watcher.advance(f"{name}: {task.name}", 0, len(task.rows))
             path.parent.mkdir(exist_ok=True)
