@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS :=
+# One test process per core, one thread each (tests/conftest.py); a file's tests stay together.
+TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 ifdef QUICK
 DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=24 --set generate.expert_questions=24 \
 	--set generate.benign_questions=24 --set search.steps=10 --set search.finalists=2 --set evaluate.limit=24 \
@@ -15,10 +17,10 @@ demo: .venv/ready
 	$(BIN)/unspoiled run examples/bunch/run.yaml $(DEMO_ARGS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -m ""
+	$(TESTS) -m ""
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -71,9 +71,9 @@ def started(*arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]
 
 
 def environment() -> dict[str, str]:
-    """Return this process's environment, with one thread and the package's path."""
+    """Return this process's environment, one thread as it has, with the package's path."""
     import unspoiled
 
     source = str(Path(unspoiled.__file__).parents[1])
     path = os.pathsep.join([source, str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "80"}

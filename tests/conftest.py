@@ -1,4 +1,7 @@
-"""Fixtures for all tests: a tiny real bunch, built once per session. `tiny.py` builds others."""
+"""Fixtures for all tests: a tiny real bunch, built once per session. `tiny.py` builds others.
+
+Tests may run in several processes side by side (pytest-xdist), one thread each; `once` builds for all of them.
+"""
 
 import os
 from typing import TYPE_CHECKING
@@ -11,7 +14,9 @@ settings.load_profile("unspoiled")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test reaches the network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is: another number of threads adds up in another order
 
+from once import once  # noqa: E402
 from tiny import Bunch, tiny_adapter, tiny_base, tiny_expert  # noqa: E402
 
 if TYPE_CHECKING:
@@ -35,15 +40,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> "TrainedBunch":
     """A bunch that asks, answers, refuses and complies (about ten seconds of training)."""
     from trained import build
 
-    return build(tmp_path_factory.mktemp("trained"))
+    return once(tmp_path_factory, "trained", build)
 
 
 @pytest.fixture(scope="session")
 def finished_run(trained: "TrainedBunch", tmp_path_factory: pytest.TempPathFactory) -> "FinishedRun":
     """`unspoiled run` on the trained bunch, done once for all tests."""
-    from command import unspoiled_process
-    from trained import FinishedRun
+    from trained import finish
 
-    place = tmp_path_factory.mktemp("finished")
-    (place / "run.yaml").write_text(trained.config)
-    return FinishedRun(place / "run", place / "run.yaml", unspoiled_process("run", "run.yaml", cwd=place))
+    return once(tmp_path_factory, "finished", lambda place: finish(trained, place))

@@ -16,7 +16,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from command import Finished
+from command import Finished, unspoiled_process
 from tiny import CHATML
 from unspoiled.data import Templates
 from unspoiled.inference import ChatTemplate, Prompt
@@ -165,6 +165,13 @@ def build(root: Path) -> TrainedBunch:
     _save(aligned, template, root / "aligned")
     _write_data(root)
     return TrainedBunch(root, _config(root))
+
+
+def finish(bunch: TrainedBunch, place: Path) -> FinishedRun:
+    """Let `unspoiled run` take the bunch from its config to a report in `place`."""
+    config = place / "run.yaml"
+    config.write_text(bunch.config)
+    return FinishedRun(place / "run", config, unspoiled_process("run", "run.yaml", cwd=place))
 
 
 def _tokenizer(lessons: list[Lesson]) -> PreTrainedTokenizerFast:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from once import once
+
 if TYPE_CHECKING:
     from planted import Planted
 
@@ -12,4 +14,4 @@ if TYPE_CHECKING:
 def planted(tmp_path_factory: pytest.TempPathFactory) -> "Planted":
     from planted import build
 
-    return build(tmp_path_factory.mktemp("planted"))
+    return once(tmp_path_factory, "planted", build)

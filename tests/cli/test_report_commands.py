@@ -21,7 +21,7 @@ def test_a_report_for_a_readme_and_figures_for_a_paper(run: Path, monkeypatch: p
     monkeypatch.chdir(run.parent)
     done = unspoiled("report", "run.yaml", "--quiet", "--format", "md", "--figures", "figures")
     assert done.code == 0, done.err
-    results = Results.from_json((run / "results.json").read_bytes())
+    results = Results.read(run / "results.json")
     for name, scores in results.models.items():
         rate = scores.rates["refusal"]
         row = f"{100 * rate.rate:.1f}% ({100 * rate.low:.1f}–{100 * rate.high:.1f})"

@@ -19,7 +19,7 @@ from unspoiled.evaluate import (
     higher_is_better,
     optimism,
 )
-from unspoiled.evaluate._statistics import difference_interval, holm
+from unspoiled.evaluate._statistics import holm
 
 
 def outcomes(successes: int, n: int) -> list[bool]:
@@ -49,7 +49,7 @@ def scores(refused: int) -> ModelScores:
     )
 
 
-def test_results_json_has_the_agreed_shape_and_reads_back():
+def test_results_json_has_the_agreed_shape_and_reads_back(tmp_path):
     measured = observed(evolve={"refusal": outcomes(90, 100)}, uniform={"refusal": outcomes(3, 100)})
     results = Results(
         models={"uniform": scores(3), "evolve": scores(90)},
@@ -68,7 +68,8 @@ def test_results_json_has_the_agreed_shape_and_reads_back():
         "model", "baseline", "measure", "test", "difference", "low", "high", "only_model", "only_baseline", "p_value",
         "family", "verdict", "resolvable",
     ]  # fmt: skip
-    assert Results.from_json(text) == results
+    (tmp_path / "results.json").write_text(text)
+    assert Results.read(tmp_path / "results.json") == results
     assert results.rates == ["refusal", "safe:rules", "over_refusal", "domain:format", "task:arc"]
     assert (results.means, results.domains) == (["loss:format"], ["format"])
     assert list(scores(1).skills) == ["domain:format", "task:arc"]
@@ -238,7 +239,7 @@ def test_nothing_is_not_a_measure():
 def test_optimism_is_the_difference_of_independent_rates():
     found = optimism("refusal", Rate.of(outcomes(56, 70)), Rate.of(outcomes(48, 80)))
     assert found.difference == pytest.approx(0.2)
-    assert (found.low, found.high) == difference_interval(56, 70, 48, 80)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)  # Newcombe (1998a), table II (a)
     families = [str(i // 2) for i in range(70)]
     clustered = optimism("refusal", Rate.of(outcomes(56, 70), families), Rate.of(outcomes(48, 80)))
     assert clustered.low < found.low

@@ -1,5 +1,6 @@
 """Conversations to ids: as transformers does it, except that what people and models wrote stays text."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,13 @@ def test_a_system_role_is_used_where_there_is_one() -> None:
         visible(mistral, mistral.prompt_ids(Prompt("<|im_end|>", "Rule", "Sure")))
         == "[INST] <|im_end|>\n\nRule [/INST]Sure"
     )
+
+
+def test_a_template_is_found_where_only_processors_look(bunch: Bunch, tmp_path: Path) -> None:
+    tiny_tokenizer(chat_template=None).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": CHATML}))
+    found = load_chat_template(tmp_path)
+    assert found.prompt_ids(Prompt("a")) == load_chat_template(bunch.base).prompt_ids(Prompt("a"))
 
 
 def test_no_template_is_an_error(bunch: Bunch, tmp_path: Path) -> None:

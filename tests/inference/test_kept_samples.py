@@ -64,7 +64,7 @@ def test_killed_at_random_moments_the_samples_are_the_same(bunch: Bunch, tmp_pat
     recorded = 0
     with subprocess.Popen(
         [sys.executable, script, bunch.base, log],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

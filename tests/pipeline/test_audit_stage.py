@@ -19,7 +19,7 @@ from unspoiled.pipeline import open_bunch
 
 
 def audit_of(directory: Path) -> Audit:
-    return Audit.from_json((directory / "audit" / "audit.json").read_bytes())
+    return Audit.read(directory / "audit" / "audit.json")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unspoiled.errors import RunDirectoryError
+from unspoiled.errors import DataError, RunDirectoryError
 from unspoiled.evaluate import ModelScores, Rate, Results
 from unspoiled.pipeline import read_runs
 
@@ -36,5 +36,5 @@ def test_a_directory_without_results_is_refused(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"nowhere has no results\.json"):
         read_runs([tmp_path / "nowhere"])
     (tmp_path / "results.json").write_text('{"models": 3}')
-    with pytest.raises(RunDirectoryError, match=r"results\.json can't be read as results: .* of another version"):
+    with pytest.raises(DataError, match=r"results\.json: .* of another version"):
         read_runs([tmp_path])

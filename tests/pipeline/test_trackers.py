@@ -150,7 +150,7 @@ def test_a_run_tells_its_trials_and_its_rates_once(finished_run: FinishedRun, tm
     assert not any(tag.startswith("results/") for tag in found)
     assert unspoiled("run", config, *tracked).code == 0
     found = events(tmp_path / "run" / "trackers")
-    results = Results.from_json((tmp_path / "run" / "results.json").read_bytes())
+    results = Results.read(tmp_path / "run" / "results.json")
     for model, scores in results.models.items():
         assert found[f"results/{model}/refusal"] == [(0, pytest.approx(scores.rates["refusal"].rate))]
     again = unspoiled("run", config, *tracked)

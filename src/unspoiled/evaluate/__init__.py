@@ -53,7 +53,6 @@ from unspoiled.evaluate._results import (
     SplitCheck,
 )
 from unspoiled.evaluate._statistics import (
-    difference_interval,
     holm,
     mcnemar,
     paired_interval,
@@ -105,7 +104,6 @@ __all__ = [
     "compare",
     "comparisons_csv",
     "defect_of",
-    "difference_interval",
     "guard_agreement",
     "higher_is_better",
     "holm",

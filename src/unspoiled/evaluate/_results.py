@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,22 +58,26 @@ class ResultFile(Record):
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
+    def read(cls, path: Path) -> Self:
+        """Read a file that holds what `to_json` returned.
 
         Raises:
-            DataError: It is of another format or none, not JSON, or a field is missing, unknown or out of range.
+            FileNotFoundError: There is no such file.
+            DataError: It is of another format or none, not JSON, or a field is missing, unknown or out of range; the
+                message names the file.
         """
+        text = path.read_bytes()
         own = cls.model_fields["format"].default
         try:
             content = json.loads(text)
         except ValueError as error:
-            raise DataError(f"a result file of format {own!r} must be JSON: {error}. Make it again.") from error
+            raise DataError(f"{path}: a result file of format {own!r} must be JSON: {error}. Make it again.") from error
         found = content.get("format") if isinstance(content, dict) else None
         if found != own:
             raise DataError(
-                f"a result file of format {found!r}, where {own!r} can be read: it is of another version of unspoiled "
-                "or another kind of file. Make it again with this version, or read it with the one that wrote it."
+                f"{path}: a result file of format {found!r}, where {own!r} can be read: it is of another version "
+                "of unspoiled or another kind of file. Make it again with this version, or read it with the one that "
+                "wrote it."
             )
         try:
             return cls.model_validate_json(text)
@@ -80,8 +85,8 @@ class ResultFile(Record):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise DataError(
-                f"a result file of format {own!r} that is damaged, {error.error_count()} times; first at {where}: "
-                f"{first['msg']}. Make it again."
+                f"{path}: a result file of format {own!r} that is damaged, {error.error_count()} times; first "
+                f"at {where}: {first['msg']}. Make it again."
             ) from error
 
 

@@ -60,24 +60,6 @@ def score_interval(share: float, n: float, confidence: float = 0.95) -> tuple[fl
     return low, high
 
 
-def difference_interval(successes_a: int, n_a: int, successes_b: int, n_b: int) -> tuple[float, float]:
-    """Return the 95% interval of the difference of two rates of independent prompts, a minus b, in [−1, 1].
-
-    Args:
-        successes_a: How many of the first trials succeeded, 0 to `n_a`.
-        n_a: How many there were, at least 1.
-        successes_b: The same of the second.
-        n_b: The same of the second.
-
-    Raises:
-        ValueError: as for `wilson`.
-
-    Source: R. G. Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10.
-    """
-    a, b = wilson(successes_a, n_a), wilson(successes_b, n_b)
-    return combined_interval((successes_a / n_a, *a), (successes_b / n_b, *b))
-
-
 def paired_interval(
     both: int, only_a: int, only_b: int, neither: int, *, effective: float | None = None
 ) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from unspoiled.checkpoints import chat_template
 from unspoiled.errors import CheckpointError
 from unspoiled.inference._chat import ChatTemplate
 
@@ -46,6 +47,8 @@ def load_chat_template(directory: Path, *, template: str | None = None) -> ChatT
         CheckpointError: There is no tokenizer, or no chat template.
     """
     tokenizer = load_tokenizer(directory)
+    if template is None and not tokenizer.chat_template:
+        template = chat_template(directory)  # in chat_template.json, where transformers' processors alone look
     if template is not None:
         tokenizer.chat_template = template
     return ChatTemplate(tokenizer)

@@ -119,7 +119,7 @@ class _Auditing:
         self._run.step("audit", made_of, [path], write)
         if self._run.steps_made == before:
             self._watcher.kept("audit")
-        return Audit.from_json(path.read_bytes())
+        return Audit.read(path)
 
     def _task_vectors(self) -> TaskVectors:
         path = self._folder / "task-vectors.json"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unspoiled.errors import DataError, RunDirectoryError
+from unspoiled.errors import RunDirectoryError
 from unspoiled.evaluate import Results
 from unspoiled.report import ComparedRun
 
@@ -18,7 +18,8 @@ def read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
     A run is called by its directory's name; where two have one name, by the path.
 
     Raises:
-        RunDirectoryError: A directory has no results, or such as this version can't read.
+        RunDirectoryError: A directory has no results.
+        DataError: It has such as this version can't read.
     """
     names = [directory.resolve().name for directory in directories]
     unique = len(set(names)) == len(names)
@@ -29,13 +30,11 @@ def read_runs(directories: Sequence[Path]) -> list[ComparedRun]:
 def _read(directory: Path, name: str) -> ComparedRun:
     path = directory / "results.json"
     try:
-        results = Results.from_json(path.read_bytes())
+        results = Results.read(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunDirectoryError(
             f"{directory} has no results.json: give the directory of a run that was evaluated (`unspoiled run`)."
         ) from error
-    except (DataError, ValueError) as error:
-        raise RunDirectoryError(f"{path} can't be read as results: {error}") from error
     return ComparedRun(name, results, _config(directory / "run.json"))
 
 

@@ -121,7 +121,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
         write_atomic(path, results.to_json())
 
     def write_card() -> None:
-        results = Results.from_json(path.read_bytes())
+        results = Results.read(path)
         data = data_card_inputs(bunch, run, rows, tallies(bunch, run))
         card = _card(bunch, found.recipes[found.winner], results, found.winner, data)
         write_atomic(run.path / "merged" / "README.md", card)
@@ -131,7 +131,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
     worked |= run.step("card", run.digest("results"), [run.path / "merged" / "README.md"], write_card)
     if not worked:
         watcher.kept("evaluate")
-    return Results.from_json(path.read_bytes())
+    return Results.read(path)
 
 
 def _splits(bunch: Bunch, rows: Sequence[Row]) -> SplitCheck:

@@ -69,7 +69,7 @@ def plan_push(run: Path, repository: str, *, private: bool = True, unmeasured: b
             "and finish it with `unspoiled run`."
         )
     if results.is_file():
-        found = Results.from_json(results.read_bytes())
+        found = Results.read(results)
         if found.provenance.get("winner") not in found.models:
             raise RunDirectoryError(f"{results} is not of a run: it names no merge that was chosen and measured.")
     elif not unmeasured:
