@@ -12,11 +12,12 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from unspoiled.errors import DataError, ResourceError, RunDirectoryError
 
@@ -174,6 +175,83 @@ def _truncate(path: Path, size: int) -> None:
     with path.open("rb+") as file:
         file.truncate(size)
         os.fsync(file.fileno())
+
+
+Record = TypeVar("Record")
+Item = TypeVar("Item")
+
+
+class KeyedLog(Generic[Record]):
+    """A JSONL log of records, each found again by its key, so that what a killed process had worked out stays.
+
+    It is read at first use. One process at a time may have it open (`RunLock`); in one process several may append to a
+    file, each with keys of its own.
+
+    Args:
+        path: The file; made when the first record is kept.
+        kind: What a record is, for messages, such as "score".
+        write: Returns a record's values as JSON holds them; `key` is taken.
+        read: Returns the record of such values; raises KeyError or TypeError if they make none.
+        note: Called with what the user should know, such as that a torn record was removed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: str,
+        write: Callable[[Record], Mapping[str, Any]],
+        read: Callable[[Mapping[str, Any]], Record],
+        note: Callable[[str], None],
+    ) -> None:
+        self._path, self._kind = path, kind
+        self._write, self._read, self._note = write, read, note
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """What is kept, by key.
+
+        Raises:
+            DataError: The log is damaged; the message names the line.
+        """
+        rows = read_jsonl(self._path, repaired=self._note) if self._path.exists() else []
+        found = {}
+        for number, row in enumerate(rows, start=1):
+            try:
+                found[str(row["key"])] = self._read(row)
+            except (KeyError, TypeError) as error:
+                raise DataError(
+                    f"{self._path}:{number}: no {self._kind} of ours ({type(error).__name__}: {error}). Remove the "
+                    "line, or the file to have everything in it made anew."
+                ) from error
+        return found
+
+    def keep(self, found: Mapping[str, Record]) -> None:
+        """Put records on the disk, and among `records`."""
+        append_jsonl(self._path, [{"key": key, **self._write(record)} for key, record in found.items()])
+        self.records.update(found)
+
+    def complete(
+        self,
+        items: Mapping[str, Item],
+        work: Callable[[list[Item]], Sequence[Record]],
+        *,
+        at_once: int,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Work out the records of the items, by key, that aren't there.
+
+        Args:
+            items: What to work on, by key.
+            work: Returns one record per item, in order.
+            at_once: So many between two writes.
+            progress: Called after each write with how many of the items are left.
+        """
+        missing = [key for key in items if key not in self.records]
+        for start in range(0, len(missing), at_once):
+            some = missing[start : start + at_once]
+            self.keep(dict(zip(some, work([items[key] for key in some]), strict=True)))
+            progress(len(missing) - start - len(some))
 
 
 # --- one process per directory ----------------------------------------------------------------------------

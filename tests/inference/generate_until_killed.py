@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
+import unspoiled.inference.kept as kept_module
 from unspoiled.inference import Generator, Prompt, Sample, TransformersBackend, load_chat_template, load_model
 from unspoiled.inference.kept import KeptGenerator
 
@@ -35,6 +36,7 @@ def write(model: str, log: Path, report: int) -> None:
     def told(position: int, sample: Sample) -> None:
         os.write(report, b".")
 
+    kept_module._FLUSHING_SHARE = 1.0  # however slow the disk is, there are flushes enough to be killed between
     kept(model, log).generate(PROMPTS, **WANTED, on_sample=told)
 
 

@@ -13,10 +13,10 @@ import pytest
 from generate_until_killed import PROMPTS, WANTED, kept, opened
 
 from tiny import Bunch
+from unspoiled import files
 from unspoiled.errors import DataError
 from unspoiled.files import read_jsonl
 from unspoiled.inference import KeptGenerator, OnSample, Prompt, Sample, ignored
-from unspoiled.inference import kept as kept_module
 
 KILLS = 5
 
@@ -162,7 +162,8 @@ def test_a_torn_record_is_removed_and_said(tmp_path: Path) -> None:
 
 def test_a_damaged_log_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "samples.jsonl"
-    for text, message in [('{"key": "k", "text": "t"}\n', r"samples.jsonl:1: .* has no 'tokens'"), ("x\n{}\n", ":1:")]:
+    no_tokens = '{"key": "k", "text": "t"}\n'
+    for text, message in [(no_tokens, r"samples.jsonl:1: no sample .*'tokens'"), ("x\n{}\n", ":1:")]:
         log.write_text(text)
         with pytest.raises(DataError, match=message):
             KeptGenerator(log, model="m", open=Counting).generate([Prompt("a")], max_new_tokens=9)
@@ -171,8 +172,8 @@ def test_a_damaged_log_is_refused(tmp_path: Path) -> None:
 def test_samples_faster_than_the_disk_share_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2,000 samples in no time take a few flushes, not 2,000; they are told of in the order of finishing."""
     flushed: list[int] = []
-    append = kept_module.append_jsonl
-    monkeypatch.setattr(kept_module, "append_jsonl", lambda path, rows: (append(path, rows), flushed.append(len(rows))))
+    append = files.append_jsonl
+    monkeypatch.setattr(files, "append_jsonl", lambda path, rows: (append(path, rows), flushed.append(len(rows))))
     told: list[int] = []
     KeptGenerator(tmp_path / "samples.jsonl", model="m", open=Counting).generate(
         [Prompt(str(i)) for i in range(2000)], max_new_tokens=9, on_sample=lambda i, _: told.append(i)

@@ -86,10 +86,10 @@ def in_order(trials: list[Trial]) -> list[Trial]:
 def test_a_node_is_lost_in_mid_search_and_nothing_else(
     cluster: Nodes, url: str, marks: Path, alone: list[Trial]
 ) -> None:
-    lost = threading.Event()
+    lost, over = threading.Event(), threading.Event()
 
     def lose_one() -> None:
-        for _ in range(600):
+        while not over.is_set():
             if len(list(marks.iterdir())) >= 3:  # every worker is at work on one
                 cluster.lose(cluster.others[0])
                 lost.set()
@@ -101,6 +101,7 @@ def test_a_node_is_lost_in_mid_search_and_nothing_else(
     with RayWorkers(Slow(marks, seconds=1.0, together=3), workers=3, address=cluster.address) as workers:
         assert workers.slots == 3
         found = study(url).run(Listed.of_genomes(GENOMES), workers)
+    over.set()
     killer.join()
     assert lost.is_set()
     assert in_order(found) == in_order(alone), "each trial once, and what one process finds"

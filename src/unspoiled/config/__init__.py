@@ -12,6 +12,7 @@ from unspoiled.config._data import (
 )
 from unspoiled.config._evaluation import EvaluationConfig
 from unspoiled.config._layers import count_layers, layer_index, layer_stack, stack_depths
+from unspoiled.config._names import BASE, PARENTS, QUESTIONER, UNIFORM
 from unspoiled.config._recipe import BUILT_IN_TEMPLATES, Dtype, ModelEntry, Recipe, Slice, SliceSource
 from unspoiled.config._recipe_values import FilteredValue, ParameterValue, interpolation, resolve
 from unspoiled.config._run import (
@@ -49,9 +50,13 @@ from unspoiled.config._yaml import (
 )
 
 __all__ = [
+    "BASE",
     "BUILT_IN_TEMPLATES",
+    "PARENTS",
+    "QUESTIONER",
     "REFUSAL_RULES",
     "TAXONOMIES",
+    "UNIFORM",
     "AuditConfig",
     "BunchConfig",
     "ConsistencyConfig",

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from unspoiled.config._audit import AuditConfig
 from unspoiled.config._data import REFUSAL_RULES, GenerateConfig, GuardConfig, Share, TaskExamples
-from unspoiled.config._names import Name
+from unspoiled.config._names import BASE, PARENTS, QUESTIONER, UNIFORM, Name
 from unspoiled.config._problems import KeyPath
 from unspoiled.config._recipe import Dtype
 from unspoiled.config._search import SearchConfig, StrategyName
@@ -18,7 +18,7 @@ from unspoiled.config._section import Section
 from unspoiled.config._yaml import Document, load_yaml, load_yaml_file, validate
 from unspoiled.errors import ConfigError
 
-RESERVED_NAMES = frozenset({"base", "questioner", "templates", "uniform", "parents", *get_args(StrategyName)})
+RESERVED_NAMES = frozenset({BASE, QUESTIONER, "templates", UNIFORM, PARENTS, *get_args(StrategyName)})
 RESERVED_SETS = frozenset({"safety", "benign", "unsafe", "harmless"})
 """The names of D_safety, D_benign and their test sets, which no domain can have."""
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

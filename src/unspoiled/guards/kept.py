@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unspoiled.errors import DataError
-from unspoiled.files import append_jsonl, hash_value, read_jsonl
+from unspoiled.files import KeyedLog, hash_value
 from unspoiled.guards._protocol import Guard, Verdict
 from unspoiled.inference import Progress, silent
 
@@ -25,7 +24,14 @@ class KeptGuard:
     """
 
     def __init__(self, guard: Guard, path: Path, *, note: Callable[[str], None]) -> None:
-        self._guard, self._path, self._note = guard, path, note
+        self._guard = guard
+        self._log = KeyedLog(
+            path,
+            kind="verdict",
+            write=lambda verdict: {"verdict": asdict(verdict)},
+            read=lambda row: read_verdict(row["verdict"]),
+            note=note,
+        )
         self.name, self.fingerprint = guard.name, guard.fingerprint
         self.judges_content, self.advice = guard.judges_content, guard.advice
 
@@ -33,26 +39,16 @@ class KeptGuard:
         """Return one verdict per (prompt, response), in order.
 
         Raises:
-            DataError: The log is damaged.
+            DataError: The log is damaged; the message names the line.
         """
-        rows = read_jsonl(self._path, repaired=self._note) if self._path.exists() else []
-        try:
-            known = {row["key"]: read_verdict(row["verdict"]) for row in rows}
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self._path}: holds no verdicts of ours ({error}). Remove it to judge anew.") from error
         keys = [hash_value([self.fingerprint, *pair]) for pair in pairs]
-        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
-        waiting = list(missing.items())
-        for start in range(0, len(waiting), _AT_ONCE):
-            some = waiting[start : start + _AT_ONCE]
-            verdicts = self._guard.judge([pair for _, pair in some])
-            append_jsonl(
-                self._path,
-                [{"key": key, "verdict": asdict(verdict)} for (key, _), verdict in zip(some, verdicts, strict=True)],
-            )
-            known |= {key: verdict for (key, _), verdict in zip(some, verdicts, strict=True)}
-            progress(len(pairs) - len(waiting) + start + len(some), len(pairs))
-        return [known[key] for key in keys]
+        self._log.complete(
+            dict(zip(keys, pairs, strict=True)),
+            self._guard.judge,
+            at_once=_AT_ONCE,
+            progress=lambda left: progress(len(pairs) - left, len(pairs)),
+        )
+        return [self._log.records[key] for key in keys]
 
 
 def read_verdict(plain: dict[str, Any]) -> Verdict:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from unspoiled.errors import DataError
-from unspoiled.files import append_jsonl, hash_value, read_jsonl
+from unspoiled.files import KeyedLog, hash_value
 from unspoiled.inference._protocols import Generator, OnSample, Prompt, Sample, ignored
 
 _FLUSHING_SHARE = 0.05  # of the time: a flush to the disk takes some milliseconds, which may be longer than a sample
@@ -40,12 +39,16 @@ class KeptGenerator:
     def __init__(
         self, log: Path, *, model: str, open: Callable[[], Generator], note: Callable[[str], None] = warned
     ) -> None:
-        self._log = log
+        self._log = KeyedLog(
+            log,
+            kind="sample",
+            write=asdict,
+            read=lambda row: Sample(row["text"], row["tokens"], row["finished"]),
+            note=note,
+        )
         self._model = model
         self._open = open
-        self._note = note
         self._generator: Generator | None = None
-        self._samples: dict[str, Sample] | None = None
 
     def generate(
         self,
@@ -64,7 +67,7 @@ class KeptGenerator:
         Raises:
             DataError: The log is damaged; the message names the line.
         """
-        samples = self._read()
+        samples = self._log.records
         numbers = range(len(prompts)) if streams is None else streams
         keys = [
             self._key(prompt, max_new_tokens, temperature, seed, number)
@@ -79,14 +82,14 @@ class KeptGenerator:
         if missing:
             self._generator = self._generator or self._open()
             first = [positions[0] for positions in missing.values()]
-            with _Log(self._log, samples, missing, on_sample) as log:
+            with _Writing(self._log, missing, on_sample) as writing:
                 self._generator.generate(
                     [prompts[position] for position in first],
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
                     seed=seed,
                     streams=[numbers[position] for position in first],
-                    on_sample=log.keep,
+                    on_sample=writing.keep,
                 )
         return [samples[key] for key in keys]
 
@@ -94,45 +97,25 @@ class KeptGenerator:
         drawn = [float(temperature), seed, stream] if temperature > 0 else []
         return hash_value([self._model, asdict(prompt), max_new_tokens, *drawn])
 
-    def _read(self) -> dict[str, Sample]:
-        """Return the samples of the log by their keys."""
-        if self._samples is None:
-            rows = read_jsonl(self._log, repaired=self._note) if self._log.exists() else []
-            samples = {}
-            for number, row in enumerate(rows, start=1):
-                try:
-                    samples[str(row["key"])] = Sample(row["text"], row["tokens"], row["finished"])
-                except KeyError as error:
-                    raise DataError(
-                        f"{self._log}:{number}: a kept sample has no {error}. Remove the line, or the file to write "
-                        "all samples anew."
-                    ) from error
-            self._samples = samples
-        return self._samples
 
-
-class _Log:
+class _Writing:
     """Puts samples on the disk as they come, some at a time where they come faster than it takes.
 
     Args:
-        path: The log.
-        samples: What is in it, by key; new ones are added.
+        log: The log.
         missing: The positions that are to be told of each key, in the order in which the keys are asked for.
         on_sample: Told of samples that are on the disk.
     """
 
-    def __init__(
-        self, path: Path, samples: dict[str, Sample], missing: dict[str, list[int]], on_sample: OnSample
-    ) -> None:
-        self._path = path
-        self._samples = samples
+    def __init__(self, log: KeyedLog[Sample], missing: dict[str, list[int]], on_sample: OnSample) -> None:
+        self._log = log
         self._missing = missing
         self._keys = list(missing)
         self._on_sample = on_sample
         self._waiting: dict[str, Sample] = {}
         self._flush_after = 0.0
 
-    def __enter__(self) -> _Log:
+    def __enter__(self) -> _Writing:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,10 +131,9 @@ class _Log:
             return
         flushed, self._waiting = self._waiting, {}
         began = time.monotonic()
-        append_jsonl(self._path, [{"key": key, **asdict(sample)} for key, sample in flushed.items()])
+        self._log.keep(flushed)
         ended = time.monotonic()
         self._flush_after = ended + (ended - began) * (1 / _FLUSHING_SHARE - 1)
-        self._samples |= flushed
         for key, sample in flushed.items():
             for position in self._missing[key]:
                 self._on_sample(position, sample)

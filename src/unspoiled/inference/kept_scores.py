@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from unspoiled.errors import DataError
-from unspoiled.files import append_jsonl, hash_value, read_jsonl
+from unspoiled.files import KeyedLog, hash_value
 from unspoiled.inference._protocols import Exchange, Progress, ResponseScore, Scorer, silent
 from unspoiled.inference.kept import warned
 
@@ -29,12 +28,16 @@ class KeptScorer:
     def __init__(
         self, log: Path, *, model: str, open: Callable[[], Scorer], note: Callable[[str], None] = warned
     ) -> None:
-        self._log = log
+        self._log = KeyedLog(
+            log,
+            kind="score",
+            write=asdict,
+            read=lambda row: ResponseScore(row["log_likelihood"], row["tokens"]),
+            note=note,
+        )
         self._model = model
         self._open = open
-        self._note = note
         self._scorer: Scorer | None = None
-        self._scores: dict[str, ResponseScore] | None = None
 
     def score(self, exchanges: Sequence[Exchange], *, progress: Progress = silent) -> list[ResponseScore]:
         """Return one score per exchange, in order; see `Scorer.score`.
@@ -42,31 +45,15 @@ class KeptScorer:
         Raises:
             DataError: The log is damaged; the message names the line.
         """
-        scores = self._read()
         keys = [hash_value([self._model, asdict(exchange)]) for exchange in exchanges]
-        missing = {key: exchange for key, exchange in zip(keys, exchanges, strict=True) if key not in scores}
-        waiting = list(missing.items())
-        for start in range(0, len(waiting), _AT_ONCE):
-            some = waiting[start : start + _AT_ONCE]
-            self._scorer = self._scorer or self._open()
-            found = self._scorer.score([exchange for _, exchange in some])
-            rows = [(key, score) for (key, _), score in zip(some, found, strict=True)]
-            append_jsonl(self._log, [{"key": key, **asdict(score)} for key, score in rows])
-            scores.update(rows)
-            progress(len(exchanges) - len(waiting) + start + len(some), len(exchanges))
-        return [scores[key] for key in keys]
+        self._log.complete(
+            dict(zip(keys, exchanges, strict=True)),
+            self._score,
+            at_once=_AT_ONCE,
+            progress=lambda left: progress(len(exchanges) - left, len(exchanges)),
+        )
+        return [self._log.records[key] for key in keys]
 
-    def _read(self) -> dict[str, ResponseScore]:
-        if self._scores is None:
-            rows = read_jsonl(self._log, repaired=self._note) if self._log.exists() else []
-            scores = {}
-            for number, row in enumerate(rows, start=1):
-                try:
-                    scores[str(row["key"])] = ResponseScore(row["log_likelihood"], row["tokens"])
-                except KeyError as error:
-                    raise DataError(
-                        f"{self._log}:{number}: a kept score has no {error}. Remove the line, or the file to score "
-                        "all responses anew."
-                    ) from error
-            self._scores = scores
-        return self._scores
+    def _score(self, exchanges: list[Exchange]) -> list[ResponseScore]:
+        self._scorer = self._scorer or self._open()
+        return self._scorer.score(exchanges)

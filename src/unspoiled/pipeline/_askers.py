@@ -10,7 +10,7 @@ from unspoiled.config import ServedModel
 from unspoiled.files import hash_value
 from unspoiled.inference import Generator, OpenAIGenerator
 
-BASE, QUESTIONER, BENIGN_QUESTIONER = "base", "questioner", "benign questioner"
+BENIGN_QUESTIONER = "benign questioner"
 
 
 @dataclass(frozen=True)

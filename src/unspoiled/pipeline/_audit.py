@@ -28,19 +28,18 @@ from unspoiled.audit import (
     why_no_attribution,
 )
 from unspoiled.checkpoints import ModelSource
-from unspoiled.config import Recipe
+from unspoiled.config import BASE, UNIFORM, Recipe
 from unspoiled.data import Row
 from unspoiled.evaluate import INVALID, OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Rate, Results
 from unspoiled.files import hash_value, read_jsonl, write_atomic, write_json_atomic, write_jsonl_atomic
 from unspoiled.guards import require_parsed
 from unspoiled.inference import Generator, KeptGenerator, Prompt, counted
-from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import chosen_prompts
 from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.pipeline._search import UNIFORM, SearchResult
+from unspoiled.pipeline._search import SearchResult
 
 AUDIT_FILE = Path("audit", "audit.json")
 """Where an audit is, in the run directory."""

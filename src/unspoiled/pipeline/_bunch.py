@@ -9,14 +9,14 @@ from pathlib import Path
 
 from unspoiled.audit import TriggerPair
 from unspoiled.checkpoints import ModelSource, PreflightReport
-from unspoiled.config import REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
+from unspoiled.config import BASE, QUESTIONER, REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
 from unspoiled.data import Category, Examples, HeldOut, Templates
 from unspoiled.evaluate import HarnessTask, TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard
 from unspoiled.inference import Generator, LiveBunch
 from unspoiled.merging import Models
-from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker, open_served
+from unspoiled.pipeline._askers import BENIGN_QUESTIONER, Asker, open_served
 from unspoiled.pipeline._device import compute_dtype
 from unspoiled.pipeline._memory import hash_of_settings, is_alike, load_live
 from unspoiled.pipeline._space import space_of

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from unspoiled.config import UNIFORM
 from unspoiled.data import Split
 from unspoiled.errors import SearchError
 from unspoiled.files import write_atomic, write_json_atomic
@@ -16,8 +17,6 @@ from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._finalists import Answered, Finalist, answer, broken_by, chosen_prompts, pick, warning_of
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.search import LiveEvaluator, Parents, Proposal, Study, Trial, best_trials
-
-UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)

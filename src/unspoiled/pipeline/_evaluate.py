@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from unspoiled.checkpoints import ModelRef, ModelSource, declared_license, open_model, write_manifest
-from unspoiled.config import Recipe
+from unspoiled.config import BASE, UNIFORM, Recipe
 from unspoiled.data import DataCardInputs, Row, agrees
 from unspoiled.evaluate import (
     AGREEMENT_PREFIX,
@@ -32,7 +32,7 @@ from unspoiled.evaluate import (
 from unspoiled.files import hash_value, write_atomic
 from unspoiled.guards import Guard
 from unspoiled.merging import merge_to_directory
-from unspoiled.pipeline._askers import BASE, public_name
+from unspoiled.pipeline._askers import public_name
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
@@ -40,7 +40,7 @@ from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
-from unspoiled.pipeline._search import UNIFORM, SearchResult, described_goal
+from unspoiled.pipeline._search import SearchResult, described_goal
 from unspoiled.report import CardInputs, CardModel, render_card
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
-from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
+from unspoiled.config import BASE, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.data import TestPrompt, read_test_prompts
 from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
@@ -201,7 +201,7 @@ def _open(config: EvaluationConfig) -> _Opened:
         return attempts.make(lambda: read_test_prompts(path, answers=answers, limit=config.limit)) or []
 
     models = {name: source(name, text) for name, text in config.models.items()}
-    base = None if config.base is None else source("base", config.base)
+    base = None if config.base is None else source(BASE, config.base)
     template = None if config.template is None else source("template", config.template)
     tests = TestSets(
         read(config.unsafe),
@@ -222,7 +222,7 @@ def _open(config: EvaluationConfig) -> _Opened:
     folder = None if template is None else template.tokenizer_directory
     attempts.found(
         f"{name}: {str(model.ref)!r} has no chat template: name a model whose template it is to use."
-        for name, model in {**models, "base": base}.items()
+        for name, model in {**models, BASE: base}.items()
         if model is not None and folder is None and chat_template(model.tokenizer_directory) is None
     )
     attempts.require_none()

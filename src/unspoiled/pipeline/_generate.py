@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 from unspoiled.checkpoints import ModelSource, chat_template
+from unspoiled.config import BASE
 from unspoiled.data import (
     Answers,
     Asked,
@@ -32,7 +33,6 @@ from unspoiled.data import (
 )
 from unspoiled.errors import DataError
 from unspoiled.inference import Generator, Sample
-from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import write_data_card
 from unspoiled.pipeline._data_sets import BENIGN, EXPERT, LONGEST_REPLY, SAFETY, data_sets, dropped_files

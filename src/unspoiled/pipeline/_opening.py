@@ -15,7 +15,7 @@ from unspoiled.checkpoints import (
     open_model,
     preflight,
 )
-from unspoiled.config import TAXONOMIES, DomainConfig, RunConfig, ServedModel, TaskExamples
+from unspoiled.config import BASE, QUESTIONER, TAXONOMIES, DomainConfig, RunConfig, ServedModel, TaskExamples
 from unspoiled.data import (
     EXAMPLES_PER_REQUEST,
     Category,
@@ -32,7 +32,7 @@ from unspoiled.errors import DataError
 from unspoiled.evaluate import HarnessTask, TestSets, open_harness_tasks
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
-from unspoiled.pipeline._askers import BASE, BENIGN_QUESTIONER, QUESTIONER, Asker
+from unspoiled.pipeline._askers import BENIGN_QUESTIONER, Asker
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._device import require_device

@@ -9,12 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from unspoiled.config import Recipe, SearchConfig, read_recipe
+from unspoiled.config import BASE, PARENTS, UNIFORM, Recipe, SearchConfig, read_recipe
 from unspoiled.data import Row, Split
 from unspoiled.errors import SearchError
 from unspoiled.files import hash_value
 from unspoiled.objective import Constrained, Goal, LossRows, WeightedSum
-from unspoiled.pipeline._askers import BASE
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._choice import Choice, choose
 from unspoiled.pipeline._directory import RunDirectory
@@ -25,7 +24,6 @@ from unspoiled.pipeline._summary import StrategySummary, summarise
 from unspoiled.search import Parents, Range, SearchSpace, Study, Trial, sqlite_url
 
 SPLITS: tuple[Split, ...] = ("search", "selection")
-PARENTS, UNIFORM = "parents", "uniform"
 
 
 @dataclass(frozen=True)

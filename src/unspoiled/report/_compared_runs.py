@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unspoiled.config import BASE, UNIFORM
 from unspoiled.evaluate import REFUSAL, SAFE_PREFIX, Results
 from unspoiled.report._axes import Figure
-from unspoiled.report._inputs import BASE, UNIFORM
 from unspoiled.report._page import measure_tables, render
 from unspoiled.report._trade_off_figure import RunPoints, overlay
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unspoiled.config import UNIFORM
 from unspoiled.files import write_atomic
 from unspoiled.report._audit_figures import changes_figure, layer_map
 from unspoiled.report._axes import Figure
 from unspoiled.report._drawing import as_file
-from unspoiled.report._inputs import UNIFORM, CoefficientTable, ReportInputs
+from unspoiled.report._inputs import CoefficientTable, ReportInputs
 from unspoiled.report._rate_figures import category_bars, rate_bars
 from unspoiled.report._search_figures import coefficient_map, progress_figure, search_progress
 from unspoiled.report._spoiler import audited

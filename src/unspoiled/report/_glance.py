@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from unspoiled.config import UNIFORM
 from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison
-from unspoiled.report._inputs import UNIFORM, ReportInputs
+from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._paired import paired
 from unspoiled.report._spoiler import audited, spoiler_clause
 from unspoiled.report._wording import (

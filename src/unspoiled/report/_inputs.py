@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from unspoiled.audit import Audit
+from unspoiled.config import BASE
 from unspoiled.evaluate import DOMAIN_PREFIX, REFUSAL, SAFE_PREFIX, Rate, Results
 
 TRIGGERS = "backdoor triggers"
@@ -17,10 +18,6 @@ NOT_TESTED = (
     "harm that the guard does not see",
 )
 """What no evaluation of ours covers; the report and the card say so."""
-
-
-BASE, UNIFORM = "base", "uniform"
-"""The names, in `results.json`, of the common ancestor and of the data-free merge with equal weights."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unspoiled.config import UNIFORM
 from unspoiled.evaluate import Comparison, Results, higher_is_better, is_skill
 from unspoiled.files import write_atomic
 from unspoiled.report import _wording
 from unspoiled.report._figures import category_models, draw_figures
 from unspoiled.report._glance import glance
 from unspoiled.report._hostile_text import visible
-from unspoiled.report._inputs import UNIFORM, ReportInputs
+from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._responses import side_by_side
 from unspoiled.report._search_figures import search_progress
 from unspoiled.report._spoiler import audited, spoiler_sentence

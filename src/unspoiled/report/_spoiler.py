@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unspoiled.audit import MergeAudit
-from unspoiled.report._inputs import UNIFORM, ReportInputs
+from unspoiled.config import UNIFORM
+from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._wording import percent, signed
 
 

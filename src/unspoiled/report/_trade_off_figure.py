@@ -7,11 +7,11 @@ from itertools import cycle, pairwise
 from math import ceil, floor
 from typing import NamedTuple
 
+from unspoiled.config import BASE, UNIFORM
 from unspoiled.evaluate import REFUSAL, ModelScores, Rate
 from unspoiled.report._axes import Figure, Scale, percent_ticks, span, ticks
 from unspoiled.report._drawing import ACCENT, GREEN, INK, MUTED, PLUM, QUIET, RULE, WARM, Drawing, Shape
 from unspoiled.report._hostile_text import shortened
-from unspoiled.report._inputs import BASE, UNIFORM
 from unspoiled.report._label_placement import Box, place_labels
 from unspoiled.report._wording import listing, measure_name, percent
 

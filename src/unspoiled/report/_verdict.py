@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unspoiled.config import UNIFORM
 from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison, Rate
-from unspoiled.report._inputs import UNIFORM, ReportInputs
+from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._paired import paired
 from unspoiled.report._spoiler import spoiler_clause
 from unspoiled.report._wording import interval, listing, measure_name, percent, points, points_range
