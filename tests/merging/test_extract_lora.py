@@ -30,9 +30,10 @@ def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_model(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Equal but for what decomposing in float32 rounds, which differs from one machine's LAPACK to another's."""
     for name, tensor in expected.items():
         torch.testing.assert_close(
-            found[name].detach(), tensor, atol=5e-6, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            found[name].detach(), tensor, atol=2e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

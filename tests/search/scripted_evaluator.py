@@ -172,6 +172,7 @@ class Slow:
         deadly: Proposals that kill the process that tries them, with the number of attempts that do.
         broken: A proposal that raises `ValueError`.
         together: No attempt goes on before there have been that many.
+        gate: No attempt goes on before there is this file.
     """
 
     folder: Path
@@ -179,6 +180,7 @@ class Slow:
     deadly: Mapping[int, int] | None = None
     broken: int | None = None
     together: int = 1
+    gate: Path | None = None
 
     def __call__(self) -> Evaluator:
         return _SlowBowl(self)
@@ -194,8 +196,9 @@ class _SlowBowl:
         before = len(list(options.folder.glob(f"{proposal.number}.*")))
         mark = options.folder / f"{proposal.number}.{random.randrange(10**9)}"
         mark.write_text(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}")
-        for _ in range(1200):  # a minute at most
-            if len(list(options.folder.iterdir())) >= options.together:
+        for _ in range(6000):  # five minutes at most
+            alone = len(list(options.folder.iterdir())) < options.together
+            if not alone and (options.gate is None or options.gate.exists()):
                 break
             time.sleep(0.05)
         time.sleep(options.seconds)

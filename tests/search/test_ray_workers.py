@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from scripted_evaluator import Bowl, Listed, Slow, Wander, essence, study
 
@@ -83,27 +84,33 @@ def in_order(trials: list[Trial]) -> list[Trial]:
     return essence(sorted(trials, key=lambda trial: trial.proposal))
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_node_is_lost_in_mid_search_and_nothing_else(
     cluster: Nodes, url: str, marks: Path, alone: list[Trial]
 ) -> None:
-    lost, over = threading.Event(), threading.Event()
+    gate = marks.with_name("gate")
 
     def lose_one() -> None:
-        while not over.is_set():
-            if len(list(marks.iterdir())) >= 3:  # every worker is at work on one
-                cluster.lose(cluster.others[0])
-                lost.set()
-                return
+        while sum(mark.stat().st_size > 0 for mark in marks.iterdir()) < 3:
             time.sleep(0.05)
+        at_work = [int(mark.read_text().split()[0]) for mark in marks.iterdir()]  # every worker, on one trial each
+        cluster.lose(cluster.others[0])
+        while all(map(is_running, at_work)):
+            time.sleep(0.05)
+        gate.touch()
 
-    killer = threading.Thread(target=lose_one)
+    killer = threading.Thread(target=lose_one, daemon=True)
     killer.start()
-    with RayWorkers(Slow(marks, seconds=1.0, together=3), workers=3, address=cluster.address) as workers:
+    with RayWorkers(Slow(marks, gate=gate), workers=3, address=cluster.address) as workers:
         assert workers.slots == 3
         found = study(url).run(Listed.of_genomes(GENOMES), workers)
-    over.set()
     killer.join()
-    assert lost.is_set()
     assert in_order(found) == in_order(alone), "each trial once, and what one process finds"
     attempts = [path.name.split(".")[0] for path in marks.iterdir()]
     assert len(attempts) == len(GENOMES) + 1, "the trial under way on the lost node, and no other, was tried again"

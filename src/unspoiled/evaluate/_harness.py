@@ -135,6 +135,7 @@ def put(task: HarnessTask, backend: TransformersBackend) -> list[Outcome]:
     """
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     batch = backend.batch_size if isinstance(backend.batch_size, int) else 16
     with _quiet():
@@ -142,6 +143,7 @@ def put(task: HarnessTask, backend: TransformersBackend) -> list[Outcome]:
         found = simple_evaluate(
             model,
             tasks=[task.task],
+            task_manager=TaskManager(include_defaults=False),  # it would index thousands of files to find none of them
             samples={task.name: task.rows},
             bootstrap_iters=0,
             apply_chat_template=task.chat,
