@@ -36,6 +36,33 @@ def load_model(directory: Path, *, dtype: torch.dtype, device: str = "cpu") -> A
     return model.to(device).eval()
 
 
+def load_generation_config(template: Path, model: Path) -> Any:
+    """Return the generation config of a model under a chat template, as a merge to disk writes it.
+
+    The tokens that end a turn belong to the template: it is the generation config beside it, else the model's own, else
+    what the model's config says.
+
+    Args:
+        template: The directory of the tokenizer and the chat template.
+        model: The model's directory.
+
+    Raises:
+        CheckpointError: transformers can't read it.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    own = next((folder for folder in (template, model) if (folder / "generation_config.json").exists()), None)
+    try:
+        if own is not None:
+            return GenerationConfig.from_pretrained(own, local_files_only=True)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False, local_files_only=True)
+        return GenerationConfig.from_model_config(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"transformers can't read the generation config in {str(own or model)!r}: {error}"
+        ) from error
+
+
 def load_chat_template(directory: Path, *, template: str | None = None) -> ChatTemplate:
     """Return the tokenizer of a checkpoint directory with its chat template.
 
