@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import logging
 import os
@@ -15,6 +17,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unspoiled.data import open_tasks, spread_evenly
 from unspoiled.errors import ConfigError, DataError
 from unspoiled.evaluate._measures import TASK_PREFIX
@@ -23,7 +27,7 @@ from unspoiled.files import hash_value
 from unspoiled.inference import TransformersBackend
 
 _TRUE_OR_FALSE = frozenset({"acc", "acc_norm", "acc_mutual_info", "exact_match", "em", "pass@1"})
-"""The harness's metrics that are 0 or 1 for each row: those that rates are counted of."""
+"""The harness's metrics that are 0 or 1 for each row, of most tasks: those that rates are counted of."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class HarnessTask:
         docs = self.task.eval_docs
         config = self.task.dump_config()
         shown = list(self.task.fewshot_docs()) if self.task.config.num_fewshot else []
-        plain = json.dumps([config, [docs[i] for i in self.rows], shown], sort_keys=True, default=str)
+        plain = json.dumps([config, [docs[i] for i in self.rows], shown], sort_keys=True, default=_definition)
         return hash_value([plain, self.metric, self.chat, version("lm_eval")])
 
     @property
@@ -123,6 +127,18 @@ def open_harness_tasks(
     return found
 
 
+def _definition(value: object) -> object:
+    """Return what JSON can't hold as it is defined: the same in every process, which an object's address is not."""
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):
+            return f"{type(value).__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return [type(value).__qualname__, vars(value)] if hasattr(value, "__dict__") else str(value)
+
+
 def put(task: HarnessTask, backend: TransformersBackend) -> list[Outcome]:
     """Put a task to a model, in this process; return an outcome per row.
 
@@ -152,19 +168,29 @@ def put(task: HarnessTask, backend: TransformersBackend) -> list[Outcome]:
     assert found is not None
     samples = found["samples"][task.name]
     first = samples[0]["filter"]
-    return [_outcome(task, sample) for sample in samples if sample["filter"] == first]
+    return _outcomes(task, [sample for sample in samples if sample["filter"] == first])
 
 
-def _outcome(task: HarnessTask, sample: Mapping[str, Any]) -> Outcome:
+def _outcomes(task: HarnessTask, samples: Sequence[Mapping[str, Any]]) -> list[Outcome]:
+    """Return an outcome per row: right or wrong where the metric says no more of any row, else its number."""
+    values = [_value(task, sample) for sample in samples]
+    is_rate = all(isinstance(value, bool) for value in values)
+    is_rate |= task.metric in _TRUE_OR_FALSE and all(value in (0, 1) for value in values)
+    return [_outcome(task, sample, value, is_rate) for sample, value in zip(samples, values, strict=True)]
+
+
+def _value(task: HarnessTask, sample: Mapping[str, Any]) -> bool | float:
     value = sample.get(task.metric)
+    value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, bool | int | float):
         raise DataError(
             f"task {task.name!r}: its metric {task.metric!r} gives {value!r} for a row, and no number: name another "
             f"of its metrics ({', '.join(map(str, sample['metrics']))}) as {task.name}/METRIC."
         )
-    is_rate = task.metric in _TRUE_OR_FALSE
-    if is_rate and value not in (0, 1):
-        raise DataError(f"task {task.name!r}: {task.metric!r} is {value!r} for a row, and neither 0 nor 1.")
+    return value
+
+
+def _outcome(task: HarnessTask, sample: Mapping[str, Any], value: bool | float, is_rate: bool) -> Outcome:
     identity = f"{task.name}-{sample['doc_id']}"
     return Outcome(
         TASK_PREFIX + task.name,

@@ -208,6 +208,21 @@ def read_outcomes(path: Path) -> list[Outcome]:
     return [Outcome(**row) for row in read_jsonl(path)]
 
 
+def scored_alike(by_model: Mapping[str, Sequence[Outcome]]) -> dict[str, list[Outcome]]:
+    """Return the outcomes with a task's rows scored by numbers for all models if they are for any.
+
+    A metric may be 0 or 1 for every row of one model by chance alone.
+    """
+    by_numbers = {o.set for outcomes in by_model.values() for o in outcomes if o.score is not None}
+    return {
+        name: [
+            replace(o, correct=None, score=float(o.correct)) if o.set in by_numbers and o.correct is not None else o
+            for o in outcomes
+        ]
+        for name, outcomes in by_model.items()
+    }
+
+
 def require_same_prompts(by_model: Mapping[str, Sequence[Outcome]]) -> None:
     """Check that all models were measured on the same prompts in the same order.
 

@@ -23,6 +23,7 @@ from unspoiled.evaluate import (
     put,
     read_outcomes,
     require_same_prompts,
+    scored_alike,
     write_outcomes,
 )
 from unspoiled.guards import Guard, KeptGuard
@@ -132,6 +133,7 @@ class Measuring:
         for name, model in models.items():
             answers[name] = self._answers(name, model)
             scored[name] = [outcome for task in self._tasks for outcome in self._of_task(name, model, task)]
+        scored = scored_alike(scored)
         likely = {name: self._likely(name, own) for name, own in answers.items()}
         found = {}
         for name, own in answers.items():
