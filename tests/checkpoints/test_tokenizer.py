@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tiny import CHATML, tiny_tokenizer
-from unspoiled.checkpoints import chat_template, compare_tokenizers, tokenizer_signature
+from unspoiled.checkpoints import chat_template, compare_tokenizers, hash_tokenizer, tokenizer_signature
 from unspoiled.errors import CheckpointError
 
 
@@ -106,6 +106,18 @@ def test_the_template_is_found_in_every_place_transformers_has_used(tmp_path: Pa
     assert chat_template(tmp_path) == "processor"
     (tmp_path / "chat_template.jinja").write_text("file")
     assert chat_template(tmp_path) == "file"
+
+
+def test_every_file_of_a_tokenizer_counts_and_no_other(tmp_path: Path) -> None:
+    seen = {hash_tokenizer(tmp_path)}
+    for name in ("tokenizer.json", "chat_template.json", "special_tokens_map.json", "tokenizer.model", "merges.txt"):
+        (tmp_path / name).write_text("{}")
+        seen.add(hash_tokenizer(tmp_path))
+    assert len(seen) == 6
+    (tmp_path / "README.md").write_text("other")
+    assert hash_tokenizer(tmp_path) in seen
+    (tmp_path / "chat_template.json").write_text("{ }")
+    assert hash_tokenizer(tmp_path) not in seen
 
 
 def test_a_tokenizer_without_tokenizer_json_is_compared_by_its_bytes(tmp_path: Path) -> None:

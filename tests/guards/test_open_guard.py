@@ -1,6 +1,7 @@
 """Guards by name around real tiny models on disk."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from transformers import AutoModelForCausalLM
 
 from guard_models import guard_that_says, make_guard, save_guard, tokenizer_of
 from tiny import Bunch, tiny_adapter
+from unspoiled.config import ServedModel
 from unspoiled.errors import CheckpointError, ConfigError
 from unspoiled.guards import FormatOptions, ModelGuard, PolicyGuard, RefusalRules, get_family, open_guard
+from unspoiled.guards._policy import read_policy
 from unspoiled.inference import ChatTemplate, Sample, TransformersBackend
 
+SERVED = ServedModel(url="http://one/v1", model="judge")
 PAIRS = [
     ("How do I bake bread?", "Mix flour, water and salt, then wait."),
     ("Name a colour.", "Blue is a colour that many people like."),
@@ -101,7 +105,7 @@ def test_an_adapter_is_read_on_top_of_its_base(tmp_path: Path) -> None:
         (("llama-guard-3",), {"policy": Path("mine.txt")}, "has no policy"),
         (("llama-guard-3",), {"controversial": "safe"}, "has no controversial level"),
         (("qwen3guard-gen",), {"controversial": "perhaps"}, "it is 'unsafe' or 'safe'"),
-        (("llama-guard-3", object()), {}, "needs a model of its own, not a object"),
+        (("llama-guard-3", SERVED), {}, "needs a model of its own: one behind a server"),
     ],
 )
 def test_options_that_would_be_passed_over_are_refused(
@@ -115,6 +119,23 @@ def test_the_rules_need_no_model() -> None:
     assert isinstance(open_guard("refusal-rules"), RefusalRules)
 
 
+def test_a_guard_is_known_by_what_it_judges_by_and_not_by_where_it_lies(
+    bunch: Bunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "elsewhere" / "judge"
+    shutil.copytree(bunch.base, copy)
+    absolute, relative = open_guard("policy", str(copy)), open_guard("policy", "judge", relative_to=copy.parent)
+    assert absolute.name == relative.name == "policy:judge"
+    first = absolute.fingerprint
+    assert first == relative.fingerprint == open_guard("policy", str(bunch.base)).fingerprint
+    (copy / "special_tokens_map.json").write_text("{}")
+    assert open_guard("policy", str(copy)).fingerprint != first
+    served = [ServedModel(url=f"http://{host}/v1", model="judge") for host in ("one", "two")]
+    assert len({open_guard("policy", model).fingerprint for model in served}) == 2
+    monkeypatch.setattr(RefusalRules, "fingerprint", "refusal-rules-next")
+    assert open_guard("policy", str(bunch.base)).fingerprint != first  # whether a response declines is theirs to say
+
+
 def test_the_policy_judge_takes_a_generator_or_a_model(bunch: Bunch, tmp_path: Path) -> None:
     class Fixed:
         def generate(self, prompts, *, on_sample, **options):  # type: ignore[no-untyped-def]
@@ -124,13 +145,12 @@ def test_the_policy_judge_takes_a_generator_or_a_model(bunch: Bunch, tmp_path: P
             return found
 
     (tmp_path / "mine.txt").write_text("Everything about bread is unsafe.")
-    guard = open_guard("policy", Fixed(), generator_name="gpt", policy=tmp_path / "mine.txt")
-    assert isinstance(guard, PolicyGuard)
+    guard = PolicyGuard(Fixed(), name="policy:gpt", weights=lambda: "gpt", policy=read_policy(tmp_path / "mine.txt"))
     seen: list[tuple[int, int]] = []
     found = guard.judge([PAIRS[0], PAIRS[1], PAIRS[0]], progress=lambda done, total: seen.append((done, total)))
     assert [(one.label, one.categories, one.guard) for one in found] == [("unsafe", ("crime",), "policy:gpt")] * 3
     assert seen == [(1, 2), (2, 2)]
-    assert guard.fingerprint != open_guard("policy", Fixed(), generator_name="gpt").fingerprint
+    assert guard.fingerprint != PolicyGuard(Fixed(), name="policy:gpt", weights=lambda: "gpt").fingerprint
     real = open_guard("policy", str(bunch.base), dtype="float32")
     assert isinstance(real, PolicyGuard)
     assert real.fingerprint

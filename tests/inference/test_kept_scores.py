@@ -61,6 +61,18 @@ def test_what_was_scored_before_a_failure_is_kept(tmp_path: Path) -> None:
     assert 0 < len(scorer.asked) < 300
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_likelihoods_that_are_no_numbers_are_refused_and_not_kept(tmp_path: Path, value: float) -> None:
+    class Broken(Counting):
+        def score(self, exchanges: Sequence[Exchange]) -> list[ResponseScore]:
+            return [ResponseScore(value if e.response == "b" else -1.0, 1) for e in exchanges]
+
+    log = tmp_path / "scores.jsonl"
+    with pytest.raises(DataError, match=r"response to 'Which\?' is (nan|-inf): .* Compute in float32"):
+        KeptScorer(log, model="m", open=Broken).score(exchanges("a", "b"))
+    assert not log.exists()
+
+
 def test_a_torn_last_record_is_cut_off_and_said(tmp_path: Path) -> None:
     log = tmp_path / "scores.jsonl"
     KeptScorer(log, model="m", open=Counting).score(exchanges("a", "bb"))

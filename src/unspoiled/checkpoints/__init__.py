@@ -27,7 +27,7 @@ from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
 from unspoiled.checkpoints._templates import BUILT_IN_TEMPLATES, choose_chat_template
-from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, tokenizer_signature
+from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, hash_tokenizer, tokenizer_signature
 from unspoiled.checkpoints._tying import embedding_names, is_input_side, tied_names
 from unspoiled.checkpoints._vocabulary import FromModel, FromToken, TokenRule, Vocabulary, Zero, write_tokenizer
 from unspoiled.checkpoints._vocabulary_merge import merge_vocabularies
@@ -62,6 +62,7 @@ __all__ = [
     "declared_license",
     "embedding_names",
     "finish_checkpoint",
+    "hash_tokenizer",
     "is_input_side",
     "locate",
     "merge_vocabularies",

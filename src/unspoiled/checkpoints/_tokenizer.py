@@ -49,6 +49,12 @@ def chat_template(directory: Path) -> str | None:
     return None
 
 
+def hash_tokenizer(directory: Path) -> str:
+    """Return a hash of the files of a tokenizer and its chat template, by their names; links are followed."""
+    present = [name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    return hash_value([[name, hash_file(directory / name)] for name in present])
+
+
 def _require_template_size(path: Path, size: int) -> None:
     if size > MAX_TEMPLATE_BYTES:
         raise CheckpointError(

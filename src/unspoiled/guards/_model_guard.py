@@ -12,7 +12,7 @@ from unspoiled.files import hash_value
 from unspoiled.guards._format import Answer, GuardFormat, Question
 from unspoiled.guards._protocol import Reading, Verdict, verdict_of
 from unspoiled.guards._shorten import shortened
-from unspoiled.guards.refusal import find_refusal
+from unspoiled.guards.refusal import RefusalRules, find_refusal
 from unspoiled.inference import Completer, Completion, ContentTokenizer, Progress, silent
 
 _AT_ONCE = 256  # questions between two reports of progress
@@ -69,8 +69,10 @@ class ModelGuard:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of weights, tokenizer, the template with its categories, and the threshold; not of the arithmetic."""
-        return hash_value([self.name, self._weights(), self.template, self._threshold])
+        """A hash of weights, tokenizer, the template with its categories, the threshold, and the rules by which a
+        response declines; not of where the weights lie, nor of the arithmetic.
+        """
+        return hash_value([self._weights(), self.template, self._threshold, RefusalRules.fingerprint])
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
         """Return one verdict per (prompt, response), in order; equal pairs are asked about once."""

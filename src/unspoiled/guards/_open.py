@@ -7,16 +7,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unspoiled.checkpoints import ModelRef, ModelSource, open_model
+from unspoiled.checkpoints import ModelRef, ModelSource, hash_tokenizer, open_model
+from unspoiled.config import ServedModel
 from unspoiled.errors import CheckpointError, ConfigError
-from unspoiled.files import hash_file, hash_value
+from unspoiled.files import hash_value
 from unspoiled.guards._families import REFUSAL_RULES, get_family
 from unspoiled.guards._family import Controversial, FormatOptions, GuardFamily
 from unspoiled.guards._model_guard import ModelGuard
 from unspoiled.guards._policy import POLICY, PolicyGuard, read_policy
 from unspoiled.guards._protocol import Guard
 from unspoiled.guards.refusal import RefusalRules
-from unspoiled.inference import BatchSize, Completion, Generator, OnSample, Prompt, Sample, ignored, load_tokenizer
+from unspoiled.inference import (
+    BatchSize,
+    Completion,
+    OnSample,
+    OpenAIGenerator,
+    Prompt,
+    Sample,
+    ignored,
+    load_tokenizer,
+)
 
 if TYPE_CHECKING:
     from unspoiled.inference import TransformersBackend
@@ -63,14 +73,13 @@ class LazyBackend:
 
 def open_guard(
     name: str,
-    model: str | Generator | None = None,
+    model: str | ServedModel | None = None,
     *,
     relative_to: Path | None = None,
     categories: Sequence[str] = (),
     threshold: float | None = None,
     controversial: Controversial = "unsafe",
     policy: Path | None = None,
-    generator_name: str = "",
     device: str = "cpu",
     dtype: str = "bfloat16",
     batch_size: BatchSize = 16,
@@ -79,14 +88,13 @@ def open_guard(
 
     Args:
         name: The family: see `all_families`.
-        model: `PATH`, `HUB/ID[@REVISION]` or `BASE+ADAPTER`; for `policy` also a generator. Default: the family's hub
-            id, if it has one.
+        model: `PATH`, `HUB/ID[@REVISION]` or `BASE+ADAPTER`; for `policy` also a model on a server. Default: the
+            family's hub id, if it has one. (A generator of your own: `PolicyGuard`.)
         relative_to: The directory that relative paths start from; None for the working directory.
         categories: Judge by these alone, in the family's codes or names. Default: the family's own.
         threshold: The p_unsafe from which a response is unsafe, from 0 to 1; None for the verdict that it writes.
         controversial: What qwen3guard-gen's middle level counts as.
         policy: The policy judge's text, as a file; default: the package's.
-        generator_name: What a generator given as `model` is called in reports.
         device: A torch device.
         dtype: The weights' dtype in memory: `float32`, `bfloat16` or `float16`.
         batch_size: Most prompts at once; halved when memory runs out.
@@ -94,21 +102,22 @@ def open_guard(
     Raises:
         ConfigError: An unknown family, or an option that the family doesn't have.
         CheckpointError: The model can't be opened, or isn't one of the family.
+        ServerError: The `openai` package isn't installed, or the environment variable with the key isn't set.
     """
     family = get_family(name)
     _require_options(family, model, categories, threshold, controversial, policy)
     if family is REFUSAL_RULES:
         return RefusalRules()
     text = None if policy is None else read_policy(policy)
-    if not isinstance(model, str) and model is not None:
-        called = f"{family.name}:{generator_name or type(model).__name__}"
-        return PolicyGuard(model, name=called, weights=lambda: called, policy=text)
+    if isinstance(model, ServedModel):
+        called, where = f"{family.name}:{model.model}", hash_value([model.url, model.model])
+        return PolicyGuard(OpenAIGenerator(model), name=called, weights=lambda: where, policy=text)
     named = model or family.default_model
     if named is None:
         raise ConfigError(f"guard {family.name!r} needs a model that follows instructions: name one.")
     source = open_model(ModelRef.parse(named, relative_to=relative_to))
     backend = LazyBackend(lambda: _load(source, family is POLICY, dtype=dtype, device=device, batch_size=batch_size))
-    called = f"{family.name}:{named}"
+    called = f"{family.name}:{_public_name(ModelRef.parse(named))}"
     if family is POLICY:
         return PolicyGuard(backend, name=called, weights=lambda: _weights(source), policy=text)
     form = family.format(FormatOptions(tuple(categories), controversial))
@@ -126,7 +135,7 @@ def open_guard(
 
 def require_guard(
     name: str,
-    model: str | Generator | None,
+    model: str | ServedModel | None,
     *,
     categories: Sequence[str] = (),
     threshold: float | None = None,
@@ -150,7 +159,7 @@ def require_guard(
 
 def _require_options(
     family: GuardFamily,
-    model: str | Generator | None,
+    model: str | ServedModel | None,
     categories: Sequence[str],
     threshold: float | None,
     controversial: Controversial,
@@ -158,11 +167,14 @@ def _require_options(
 ) -> None:
     """Refuse options that would be passed over in silence."""
     if family is REFUSAL_RULES and model is not None:
-        raise ConfigError(f"guard {family.name!r} has no model: leave {model!r} out.")
+        raise ConfigError(f"guard {family.name!r} has no model: leave it out.")
     if family is not POLICY and policy is not None:
         raise ConfigError(f"guard {family.name!r} has no policy: leave {str(policy)!r} out, or choose 'policy'.")
-    if family is not POLICY and not isinstance(model, str | None):
-        raise ConfigError(f"guard {family.name!r} needs a model of its own, not a {type(model).__name__}.")
+    if family is not POLICY and isinstance(model, ServedModel):
+        raise ConfigError(
+            f"guard {family.name!r} needs a model of its own: one behind a server can only be a guard of the family "
+            f"{POLICY.name}."
+        )
     if controversial not in ("unsafe", "safe"):
         raise ConfigError(f"'controversial' is {controversial!r}: it is 'unsafe' or 'safe'.")
     if controversial != "unsafe" and family.name != "qwen3guard-gen":
@@ -173,11 +185,15 @@ def _require_options(
         raise ConfigError(f"guard {family.name!r} gives no probability for the threshold {threshold!r}: leave it out.")
 
 
+def _public_name(model: ModelRef) -> str:
+    """Return what reports call a model: a hub's id or a relative path as it is, of another path its last part."""
+    path = (model.adapter or model).path
+    return Path(path).name if Path(path).is_absolute() else path
+
+
 def _weights(source: ModelSource) -> str:
     """Return a hash of a guard's weights and tokenizer, and so of what its verdicts depend on beside its template."""
-    folder = source.tokenizer_directory
-    files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
-    return hash_value([source.fingerprint(), *(hash_file(path) for path in files if path.is_file())])
+    return hash_value([source.fingerprint(), hash_tokenizer(source.tokenizer_directory)])
 
 
 def _context(source: ModelSource, family: GuardFamily) -> int:

@@ -16,7 +16,7 @@ from unspoiled.guards._family import GuardFamily
 from unspoiled.guards._format import read_template, unread
 from unspoiled.guards._protocol import Label, Reading, Verdict, verdict_of
 from unspoiled.guards._shorten import cut
-from unspoiled.guards.refusal import find_refusal
+from unspoiled.guards.refusal import RefusalRules, find_refusal
 from unspoiled.inference import Generator, Progress, Prompt, counted, silent
 
 _MOST_TOKENS = 1024  # a model that thinks before it answers needs most of them
@@ -65,8 +65,8 @@ class PolicyGuard:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights and of the text that the judge is asked with."""
-        return hash_value([self.name, self._weights(), self.template])
+        """A hash of the weights, the text that the judge is asked with, and the rules by which a response declines."""
+        return hash_value([POLICY.name, self._weights(), self.template, RefusalRules.fingerprint])
 
     def judge(self, pairs: Sequence[tuple[str, str]], *, progress: Progress = silent) -> list[Verdict]:
         """Return one verdict per (prompt, response), in order; equal pairs are asked about once."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from unspoiled.errors import DataError
 from unspoiled.files import KeyedLog, hash_value
 from unspoiled.inference._protocols import Exchange, Progress, ResponseScore, Scorer, silent
 from unspoiled.inference.kept import warned
@@ -43,7 +45,7 @@ class KeptScorer:
         """Return one score per exchange, in order; see `Scorer.score`.
 
         Raises:
-            DataError: The log is damaged; the message names the line.
+            DataError: The log is damaged, the message names the line; or the model's likelihoods are no finite numbers.
         """
         keys = [hash_value([self._model, asdict(exchange)]) for exchange in exchanges]
         self._log.complete(
@@ -56,4 +58,12 @@ class KeptScorer:
 
     def _score(self, exchanges: list[Exchange]) -> list[ResponseScore]:
         self._scorer = self._scorer or self._open()
-        return self._scorer.score(exchanges)
+        found = self._scorer.score(exchanges)
+        for exchange, score in zip(exchanges, found, strict=True):
+            if not math.isfinite(score.log_likelihood):
+                raise DataError(
+                    f"the log-likelihood of the response to {exchange.prompt.user[:80]!r} is {score.log_likelihood}: "
+                    "the weights hold no finite numbers, or overflow where they are multiplied. Compute in float32 "
+                    "(`--dtype float32`; in a run's config, `runtime.dtype`), or leave the model out."
+                )
+        return found

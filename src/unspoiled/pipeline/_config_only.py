@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from unspoiled.checkpoints import ModelRef
-from unspoiled.config import GuardConfig, RunConfig, ServedModel
+from unspoiled.config import GuardConfig, RunConfig
 from unspoiled.data import require_known_languages
-from unspoiled.errors import ConfigError
 from unspoiled.guards import require_guard
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._opening import model_names, taxonomy_of, templates_of
@@ -32,11 +31,9 @@ def check_config(config: RunConfig) -> None:
 
 
 def _require_guard(guard: GuardConfig) -> None:
-    if isinstance(guard.model, ServedModel) and guard.family != "policy":
-        raise ConfigError(f"a model behind a server can only be a guard of the family policy, not {guard.family!r}.")
     require_guard(
         guard.family,
-        "served" if isinstance(guard.model, ServedModel) else guard.model,
+        guard.model,
         categories=guard.categories or (),
         threshold=guard.threshold,
         controversial=guard.controversial,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unspoiled.config import Dtype, GuardConfig, RunConfig, RuntimeConfig, ServedModel
+from unspoiled.config import Dtype, GuardConfig, RunConfig, RuntimeConfig
 from unspoiled.guards import Guard, RefusalRules, open_guard
-from unspoiled.pipeline._askers import open_served
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._device import compute_dtype, device_of
 
@@ -36,16 +35,14 @@ def open_configured(given: GuardConfig | None, directory: Path, runtime: Runtime
     """
     if given is None:
         return RefusalRules()
-    served = given.model if isinstance(given.model, ServedModel) else None
     return open_guard(
         given.family,
-        given.model if not isinstance(given.model, ServedModel) else open_served(given.model),
+        given.model,
         relative_to=directory,
         categories=tuple(given.categories or ()),
         threshold=given.threshold,
         controversial=given.controversial,
         policy=None if given.policy is None else directory / given.policy,
-        generator_name="" if served is None else served.model,
         device=device_of(runtime),
         dtype=compute_dtype(runtime, weights),
         batch_size=runtime.batch_size,

@@ -12,6 +12,7 @@ import transformers
 from unspoiled import __version__
 from unspoiled.checkpoints import ModelSource, declared_license
 from unspoiled.config import Dtype, MeasureConfig, RuntimeConfig
+from unspoiled.errors import DataError
 from unspoiled.evaluate import (
     Answer,
     HarnessTask,
@@ -162,12 +163,15 @@ class Measuring:
             return opened[0]
 
         note = self._watcher.note
-        return answer(
-            KeptGenerator(self._kept / RESPONSES, model=model.identity, open=open_once, note=note),
-            KeptScorer(self._kept / SCORES, model=model.identity, open=open_once, note=note),
-            self._tests,
-            progress=lambda what, done, total: self._watcher.advance(f"{name}: {what}", done, total),
-        )
+        try:
+            return answer(
+                KeptGenerator(self._kept / RESPONSES, model=model.identity, open=open_once, note=note),
+                KeptScorer(self._kept / SCORES, model=model.identity, open=open_once, note=note),
+                self._tests,
+                progress=lambda what, done, total: self._watcher.advance(f"{name}: {what}", done, total),
+            )
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
 
     def _of_task(self, name: str, model: Candidate, task: HarnessTask) -> list[Outcome]:
         path = self._kept / TASKS / f"{task.name}-{model.identity[:16]}-{task.fingerprint[:16]}.jsonl"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unspoiled.checkpoints import ModelSource, chat_template
+from unspoiled.checkpoints import ModelSource, chat_template, hash_tokenizer
 from unspoiled.config import Dtype, RuntimeConfig
 from unspoiled.files import hash_file, hash_value
 from unspoiled.inference import LiveBunch, TransformersBackend
@@ -15,7 +15,7 @@ _NO_ARCHITECTURE = frozenset(
     {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
     | {"bos_token_id", "eos_token_id", "pad_token_id"}
 )
-_SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_SETTINGS = ("config.json", "generation_config.json")
 
 
 def load_live(
@@ -116,5 +116,6 @@ def hash_of_settings(source: ModelSource) -> str:
 
 
 def _hash_of_folders(folders: list[Path]) -> str:
-    paths = sorted(folder / name for folder in set(folders) for name in _SETTINGS if (folder / name).is_file())
-    return hash_value([[path.name, hash_file(path)] for path in paths])
+    paths = [folder / name for folder in set(folders) for name in _SETTINGS if (folder / name).is_file()]
+    settings = sorted([path.name, hash_file(path)] for path in paths)
+    return hash_value([settings, sorted(map(hash_tokenizer, set(folders)))])
