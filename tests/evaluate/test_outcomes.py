@@ -125,6 +125,13 @@ def test_an_answer_is_right_but_for_case_space_and_full_stop(answer: str, expect
     [
         ("First 3 boxes of 4 are 12, and 12 + 5 = 17.", "17", True),
         ("It costs $1,234.50", "1234.5", True),
+        ("so it is 12\u202f345", "12345", True),
+        ("x = \u22125", "-5", True),
+        ("x = \u22125", "5", False),
+        ("the share is .5", "0.5", True),
+        ("the share is .5", "5", False),
+        ("about 1e5", "100000", True),
+        ("7-3", "3", True),
         ("x = -4", "-4", True),
         ("10-4", "-4", False),
         ("the result is 17.0", "17", True),
@@ -178,6 +185,25 @@ def test_sampled_responses_to_one_prompt_are_one_family() -> None:
     assert [o.seed for o in outcomes if o.id == "c0"] == [0]  # a choice is not sampled
     with pytest.raises(ValueError, match="give a temperature"):
         replace(TESTS, seeds=3)
+
+
+def test_a_sampled_response_is_the_rows_own_wherever_the_row_stands() -> None:
+    """So that a row more costs one response more; copies of a row are sampled each for itself."""
+
+    class ByStream(Scripted):
+        def generate(self, prompts: Sequence[Prompt], *, streams: Sequence[int], **options: Any) -> list[Sample]:
+            return [Sample(f"{prompt.user} {stream}", 3, True) for prompt, stream in zip(prompts, streams, strict=True)]
+
+    def written(rows: Sequence[TestPrompt]) -> list[str]:
+        tests = TestSets(unsafe=rows, temperature=0.7)
+        return [o.response for o in measure(ByStream(), tests, {"rules": RefusalRules()})]  # type: ignore[arg-type]
+
+    first, second = TESTS.unsafe[:2]
+    alone = written([second])
+    assert written([first, second])[1:] == alone
+    copies = written([second, second, first])
+    assert copies[:1] == alone
+    assert len(set(copies)) == 3
 
 
 def test_observations_keep_the_prompts_order() -> None:

@@ -15,9 +15,10 @@ def score(nats: float, tokens: int = 20) -> ResponseScore:
 
 @pytest.mark.parametrize(
     ("given", "found"),
-    [(score(6.1), "gibberish"), (score(5.9), None), (score(9.0, tokens=7), None), (score(9.0, tokens=8), "gibberish")],
+    [(score(6.1), "gibberish"), (score(5.9), None), (score(9.0, tokens=8), None), (score(9.0, tokens=9), "gibberish")],
 )
 def test_text_is_gibberish_beyond_the_limit_from_eight_tokens_on(given: ResponseScore, found: str | None) -> None:
+    """Of its own: one more ends the turn."""
     assert defect_of(ASKED, "You can use a pan with a lid on the stove.", base_score=given) == found
 
 

@@ -6,8 +6,10 @@ import math
 import re
 
 _SHORT = 8  # words
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_UNSIGNED = r"(?:\d+(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = re.compile(rf"(?<![\w.])-?{_UNSIGNED}|{_UNSIGNED}")
+_THOUSANDS = re.compile(r"(?<=\d)[,\u00a0\u202f](?=\d{3}\b)")
+_MINUS = str.maketrans("\u2212", "-")
 
 
 def is_correct(answer: str, expected: str) -> bool:
@@ -23,7 +25,8 @@ def has_number(text: str) -> bool:
 def is_same_number(answer: str, expected: str) -> bool:
     """Say whether the last number of an answer is the last one of the expected: of a worked solution, the result.
 
-    `1,234.50` is 1234.5. Numbers that differ by a millionth of the expected are the same.
+    `1,234.50` is 1234.5, `.5` is 0.5, `1e5` is 100000; a minus may be a hyphen or U+2212. Numbers that differ by a
+    millionth of the expected are the same.
     """
     found, wanted = _last_number(answer), _last_number(expected)
     if found is None or wanted is None:
@@ -45,7 +48,7 @@ def agrees(answer: str, model_answer: str) -> bool:
 
 
 def _last_number(text: str) -> float | None:
-    numbers = _NUMBER.findall(_THOUSANDS.sub("", text))
+    numbers = _NUMBER.findall(_THOUSANDS.sub("", text.translate(_MINUS)))
     return float(numbers[-1]) if numbers else None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from unspoiled.data import TestPrompt
 from unspoiled.evaluate._measures import DOMAIN_PREFIX
+from unspoiled.files import hash_value
 from unspoiled.inference import Exchange, Generator, Prompt, ResponseScore, Scorer, counted
 
 UNSAFE, HARMLESS = "unsafe", "harmless"
@@ -107,12 +109,13 @@ def answer(generator: Generator, scorer: Scorer, tests: TestSets, *, progress: P
         chosen = _choose(scorer, choosing, name)
         for seed in range(tests.seeds):
             texts = _write(generator, free, tests, seed, name, progress)
+            written = iter(texts)
             for row in rows:
                 if row.choices:
                     if seed == 0:
                         answers.append(chosen[row.id])
                     continue
-                text = texts[row.id]
+                text = next(written)
                 right = None if row.answer is None else row.is_right(text)
                 answers.append(Answer(name, row, text, seed, right, losses.get(row.id) if seed == 0 else None))
         if not free:
@@ -122,16 +125,25 @@ def answer(generator: Generator, scorer: Scorer, tests: TestSets, *, progress: P
 
 def _write(
     generator: Generator, rows: Sequence[TestPrompt], tests: TestSets, seed: int, name: str, progress: Progress
-) -> dict[str, str]:
-    """Return what a model writes to rows, by their ids."""
+) -> list[str]:
+    """Return what a model writes to rows, in their order.
+
+    A row's random stream is its own, wherever it stands: rows before it that come or go change nothing.
+    """
+    copies: Counter[str] = Counter()
+    streams = []
+    for row in rows:
+        streams.append(int(hash_value([row.id, copies[row.id]])[:15], 16))
+        copies[row.id] += 1
     samples = generator.generate(
         [Prompt(row.prompt) for row in rows],
         max_new_tokens=tests.max_new_tokens,
         temperature=tests.temperature,
         seed=seed,
+        streams=streams,
         on_sample=counted(lambda done, total: progress(name, done, total), len(rows)),
     )
-    return {row.id: sample.text for row, sample in zip(rows, samples, strict=True)}
+    return [sample.text for sample in samples]
 
 
 def _choose(scorer: Scorer, rows: Sequence[TestPrompt], name: str) -> dict[str, Answer]:

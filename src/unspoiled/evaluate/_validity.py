@@ -52,7 +52,8 @@ def defect_of(
 
 
 def _is_gibberish(score: ResponseScore, limit: float) -> bool:
-    return score.tokens >= _FEWEST_TOKENS and score.cross_entropy > limit
+    text = score.tokens - 1  # the last one ends the turn
+    return text >= _FEWEST_TOKENS and score.cross_entropy > limit
 
 
 def _in_wrong_language(prompt: str, response: str) -> bool:
