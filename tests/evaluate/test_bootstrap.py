@@ -77,6 +77,24 @@ def test_interval_test_and_resolvable_mean_agree(values, alpha):
         assert low >= 0 or high <= 0
 
 
+def test_beyond_the_last_resample_students_t_goes_on():
+    """A family of hundreds of comparisons asks for p-values that 9,999 resamples do not have."""
+    values = np.random.default_rng(1).exponential(1, 400)
+    p_values, steps = [], np.linspace(0.15, 0.5, 30)
+    for step in steps:
+        found = bootstrap(values - values.mean() + step)
+        p_values.append(found.p_value)
+        for alpha in (1e-3, 1e-4, 1e-5, 1e-7):
+            resolvable = found.resolvable(alpha)
+            assert resolvable is not None
+            assert (found.p_value <= alpha) == (abs(found.mean) > resolvable * (1 + 1e-12))
+    assert p_values == sorted(p_values, reverse=True)
+    assert p_values[-1] == pytest.approx(stats.ttest_1samp(values - values.mean() + steps[-1], 0).pvalue)
+    assert p_values[-1] < 1e-15
+    assert bootstrap([0.5] * 400).p_value < 1e-100
+    assert bootstrap([0.5] * 400).resolvable(1e-7) == 0.5
+
+
 def test_a_copied_response_adds_nothing():
     values = [0.2, 1.4, 0.9, 3.3, 0.1, 2.0, 1.1]
     families = [str(i) for i in range(7)]

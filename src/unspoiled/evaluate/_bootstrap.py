@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from unspoiled.evaluate._clustered import family_sums, squared_standard_error
 
 RESAMPLES = 9_999
-"""Resamples of the families; with the data as they are that makes 10,000, and p-values in steps of 1/10,000."""
+"""Resamples of the families; with the data as they are that makes 10,000, and p-values in steps of 1/10,000.
+
+Below the last step, where no resample is as extreme, Student's t says how much further out the data are: a family of
+hundreds of comparisons asks for smaller p-values than resamples can give.
+"""
 _SEED = 2024
 _FEWEST = 8
 """Families from which on they are resampled: fewer give resamples whose spread is 0 by chance, and t* without end."""
 _BLOCK = 2_000_000
+_KEPT = 4_000_000  # draws of up to this size are kept for the next comparison of as many families
 
 
 @dataclass(frozen=True)
@@ -71,23 +77,28 @@ class Bootstrap:
     def p_value(self) -> float:
         """The two-sided p-value of a mean of 0: (1 + resamples with |t*| ≥ |mean/error|) / 10,000.
 
-        Never below 2^(1 − C) with C families, what a sign-flip test of them could reach: so few families are no proof,
-        even if they agree to the last digit.
+        Where there are none, Student's t of C − 1 degrees of freedom, if that is less. Never below 2^(1 − C) with C
+        families, what a sign-flip test of them could reach: so few families are no proof, even if they agree to the
+        last digit.
         """
         if self.mean == 0.0:
             return 1.0
+        least = 2.0 ** (1 - self.families)
         if self.error == 0.0:
-            extreme = 0
-        else:
-            extreme = len(self.sizes) - int(np.searchsorted(self.sizes, abs(self.mean) / self.error, side="left"))
-        return min(1.0, max((1 + extreme) / (1 + len(self.sizes)), 2.0 ** (1 - self.families)))
+            return least
+        size = abs(self.mean) / self.error
+        extreme = len(self.sizes) - int(np.searchsorted(self.sizes, size, side="left"))
+        value = (1 + extreme) / (1 + len(self.sizes))
+        if extreme == 0:
+            value = min(value, 2 * float(stdtr(self.families - 1, -size)))
+        return min(1.0, max(value, least))
 
     def resolvable(self, alpha: float) -> float | None:
         """Return the mean above which `p_value` would be at most `alpha`, families varying as they do; in their unit.
 
-        None where no mean could be resolved: too few families, or a level that 9,999 resamples do not reach. None also
-        where the families do not vary and the mean is 0, which leaves nothing to go by; where they do not vary and it
-        is not 0, the mean itself.
+        None where no mean could be resolved: too few families, or too many of nearly one value. None also where the
+        families do not vary and the mean is 0, which leaves nothing to go by; where they do not vary and it is not 0,
+        the mean itself.
 
         Args:
             alpha: The level of the two-sided test, strictly between 0 and 1.
@@ -100,9 +111,11 @@ class Bootstrap:
         return float(critical * self.error) if 0.0 < critical < np.inf else None
 
     def _critical(self, alpha: float) -> float:
-        """Return the |t*| that at most `alpha` of all 10,000 exceed; infinite if even the data alone are too many."""
+        """Return the |t*| that at most `alpha` of all 10,000 exceed; below their last step, by Student's t."""
         exceeding = int(np.floor(alpha * (1 + len(self.sizes)) * (1 + 1e-12))) - 1
-        return float(self.sizes[-1 - exceeding]) if exceeding >= 0 else float("inf")
+        if exceeding >= 0:
+            return float(self.sizes[-1 - exceeding])
+        return max(float(self.sizes[-1]), -float(stdtrit(self.families - 1, alpha / 2)))
 
 
 def bootstrap(values: Sequence[float], families: Sequence[str] | None = None) -> Bootstrap:
@@ -137,7 +150,8 @@ def bootstrap(values: Sequence[float], families: Sequence[str] | None = None) ->
     # Residuals are what resampling moves; about the mean, they lose no digits to it.
     rest = sums - mean * sizes
     moments = np.stack([rest, sizes, rest**2, rest * sizes, sizes**2], axis=1)
-    totals = np.concatenate([weights @ moments for weights in _draws(count)])
+    blocks = [_kept_draws(count)] if count * RESAMPLES <= _KEPT else _draws(count)
+    totals = np.concatenate([weights @ moments for weights in blocks])
     moved, n, squares, mixed, squared_sizes = totals.T
     shift = moved / n
     variance = squares - 2 * shift * mixed + shift**2 * squared_sizes
@@ -149,6 +163,11 @@ def bootstrap(values: Sequence[float], families: Sequence[str] | None = None) ->
     # A resample that has neither spread nor shift says nothing; it counts against a difference.
     sizes_of_t[np.isnan(sizes_of_t)] = np.inf
     return Bootstrap(mean, error, count, np.sort(sizes_of_t))
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(count: int) -> NDArray[np.float64]:
+    return np.concatenate(list(_draws(count)))
 
 
 def _draws(count: int) -> Iterator[NDArray[np.float64]]:
