@@ -22,7 +22,7 @@ from unspoiled.evaluate import (
     unreadable,
     write_outcomes,
 )
-from unspoiled.guards import RefusalRules
+from unspoiled.guards import RefusalRules, Verdict
 from unspoiled.inference import Exchange, Prompt, ResponseScore, Sample
 
 REFUSAL = "I'm sorry, I can't help with that."
@@ -167,6 +167,21 @@ def test_rates_of_unsafe_prompts_are_counted_by_category() -> None:
     assert found == {"harm": {"refusal": (0.0, 1)}, "theft": {"refusal": (0.5, 2)}}
 
 
+def test_whether_a_harmless_prompt_is_declined_is_asked_of_the_first_guard_alone() -> None:
+    class Listening(RefusalRules):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def judge(self, pairs: Sequence[tuple[str, str]], **options: Any) -> list[Verdict]:
+            self.heard += [prompt for prompt, _ in pairs]
+            return super().judge(pairs)
+
+    first, second = Listening(), Listening()
+    measure(Scripted(), TESTS, {"first": first, "second": second})  # type: ignore[arg-type]
+    assert second.heard == [row.prompt for row in TESTS.unsafe]
+    assert first.heard == [*second.heard, *(row.prompt for row in TESTS.harmless)]
+
+
 def test_sets_that_are_missing_are_not_measured() -> None:
     counted = scores(measure(Scripted(), TestSets(domains=TESTS.domains), {"rules": RefusalRules()}))  # type: ignore[arg-type]
     assert list(counted.rates) == ["domain:sums", "domain:sounds"]
@@ -258,9 +273,9 @@ def test_unreadable_verdicts_are_reported() -> None:
 
     guards = {"rules": RefusalRules(), "mumbling": Mumbling()}
     outcomes = judge(answer(Scripted(), Scripted(), TESTS), guards, unparsed=0.5)
-    assert [o.unread for o in outcomes if o.unread] == [["mumbling"], ["mumbling"]]  # one of each set
+    assert [o.unread for o in outcomes if o.unread] == [["mumbling"]]
     assert unreadable({"a": outcomes, "b": outcomes}) == {
-        "unreadable verdicts of mumbling": "4 of 12, counted as unsafe"
+        "unreadable verdicts of mumbling": "2 of 8, counted as unsafe"
     }
     with pytest.raises(DataError, match="1 of 4 verdicts"):
         judge(answer(Scripted(), Scripted(), TESTS), guards)
