@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 import yaml
 
 from command import unspoiled
 from trained import DOMAINS, TrainedBunch
+from unspoiled.checkpoints import ModelRef, open_model
+from unspoiled.config import RuntimeConfig
 from unspoiled.evaluate import read_outcomes
 from unspoiled.files import read_jsonl
 from unspoiled.pipeline._memory import Memory
@@ -110,6 +113,17 @@ def test_a_task_of_the_harness_is_put_to_the_model_in_memory(
     (folder / "rows.jsonl").write_text((folder / "rows.jsonl").read_text().replace("purple", "blue"))
     with pytest.raises(AssertionError, match="a model was opened"):  # with other rows it is another task
         unspoiled(*arguments)
+
+
+def test_answers_of_other_versions_of_the_libraries_are_asked_for_again(
+    trained: TrainedBunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_model(ModelRef.parse(str(trained.root / "base")))
+    memory = Memory(RuntimeConfig(device="cpu"), "float32")
+    before = memory.identity(source)
+    assert memory.identity(source) == before
+    monkeypatch.setattr(transformers, "__version__", "5.99")
+    assert memory.identity(source) != before
 
 
 def test_answers_are_by_likelihood_among_choices(trained: TrainedBunch, tmp_path: Path) -> None:

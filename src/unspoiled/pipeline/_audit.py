@@ -278,7 +278,8 @@ class _Auditing:
     def _merged(self, recipe: Recipe) -> Generator:
         """Return the merge of a recipe, whose samples are kept."""
         config, weights = self._bunch.config, hash_value([self._bunch.models_hash, recipe.to_yaml()])
-        known = answers_identity(weights, [self._bunch.template_directory], config.runtime, config.merge.dtype)
+        folders = [self._bunch.template_directory, self._bunch.base.directory]
+        known = answers_identity(weights, folders, config.runtime, config.merge.dtype)
         return self._generator(known, lambda: self._bunch.live.take_recipe(recipe))
 
     def _generator(self, identity: str, become: Callable[[], Generator]) -> Generator:

@@ -151,7 +151,7 @@ def _models(bunch: Bunch, run: RunDirectory, found: SearchResult) -> dict[str, C
 
     def of_recipe(recipe: Recipe) -> Candidate:
         weights = hash_value([recipe.to_yaml(), bunch.models_hash])
-        identity = answers_identity(weights, [bunch.template_directory], runtime, dtype)
+        identity = answers_identity(weights, [bunch.template_directory, bunch.base.directory], runtime, dtype)
         return Candidate(identity, lambda: bunch.live.take_recipe(recipe))
 
     models = {name: of_model(source) for name, source in {BASE: bunch.base, **bunch.experts}.items()}

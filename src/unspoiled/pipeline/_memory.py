@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+import transformers
+
 from unspoiled.checkpoints import ModelSource, chat_template, hash_tokenizer
 from unspoiled.config import Dtype, RuntimeConfig
 from unspoiled.files import hash_file, hash_value
@@ -74,7 +77,7 @@ class Memory:
 
 
 def model_identity(source: ModelSource, template: Path | None, runtime: RuntimeConfig, dtype: Dtype) -> str:
-    """Return a hash of all that a model's own answers depend on.
+    """Return a hash of all that a model's own answers depend on: see `answers_identity`.
 
     Args:
         source: The model.
@@ -88,7 +91,7 @@ def model_identity(source: ModelSource, template: Path | None, runtime: RuntimeC
 
 
 def answers_identity(weights: str, folders: list[Path], runtime: RuntimeConfig, dtype: Dtype) -> str:
-    """Return a hash of all that a model's answers depend on.
+    """Return a hash of all that a model's answers depend on, the libraries that compute them included.
 
     Args:
         weights: A hash of its weights, or of what they are computed from.
@@ -96,7 +99,8 @@ def answers_identity(weights: str, folders: list[Path], runtime: RuntimeConfig, 
         runtime: The machine.
         dtype: The dtype of the weights.
     """
-    return hash_value([weights, _hash_of_folders(folders), compute_dtype(runtime, dtype)])
+    libraries = [torch.__version__, transformers.__version__]
+    return hash_value([weights, _hash_of_folders(folders), compute_dtype(runtime, dtype), *libraries])
 
 
 def is_alike(source: ModelSource, reference: ModelSource, models: Models) -> bool:
