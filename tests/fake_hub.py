@@ -30,6 +30,11 @@ class Hub:
     forbidden: bool = False
     stores: bool = True
 
+    def commit(self, name: str) -> str:
+        """Return the id of a repository's newest commit, which follows from what it holds."""
+        held = sorted((path, content.hex()) for path, content in self.repositories[name].items())
+        return hashlib.sha1(json.dumps(held).encode()).hexdigest()
+
 
 @contextmanager
 def fake_hub() -> Iterator[Hub]:
@@ -86,9 +91,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif "/commit/" in path:
                 self._commit(path.split("/api/models/")[1].split("/commit/")[0], body)
             elif path.startswith("/api/models/") and (name := path.removeprefix("/api/models/")) in hub.repositories:
-                self._answer(200, {"id": name, "modelId": name, "private": name not in hub.public, "siblings": []})
+                siblings = [{"rfilename": path} for path in hub.repositories[name]]
+                described = {"id": name, "modelId": name, "sha": hub.commit(name), "siblings": siblings}
+                self._answer(200, {**described, "private": name not in hub.public})
             else:
-                self._answer(404, {"error": f"no {path} here"})
+                self._answer(404, {"error": f"no {path} here"}, code="RepoNotFound")
 
         def _create(self, asked: dict[str, Any]) -> None:
             hub.created.append(asked)
@@ -124,22 +131,30 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self._answer(200, {"transfer": "basic", "objects": objects})
 
         def _commit(self, name: str, body: bytes) -> None:
-            for line in map(json.loads, body.splitlines()):
+            lines = [json.loads(line) for line in body.splitlines()]
+            if lines[0]["value"].get("parentCommit") not in {None, hub.commit(name)}:
+                self._answer(412, {"error": "A commit has happened since. Please refresh and try again."})
+                return
+            for line in lines:
                 value = line["value"]
-                if line["key"] == "file":
+                if line["key"] == "deletedFile":
+                    del hub.repositories[name][value["path"]]
+                elif line["key"] == "file":
                     hub.repositories[name][value["path"]] = base64.b64decode(value["content"])
                 elif line["key"] == "lfsFile":
                     content = hub.objects[value["oid"]]
                     assert hashlib.sha256(content).hexdigest() == value["oid"]
                     hub.repositories[name][value["path"]] = content
-            url = f"{hub.endpoint}/{name}/commit/{'0' * 40}"
-            self._answer(200, {"success": True, "commitOid": "0" * 40, "commitUrl": url})
+            url = f"{hub.endpoint}/{name}/commit/{hub.commit(name)}"
+            self._answer(200, {"success": True, "commitOid": hub.commit(name), "commitUrl": url})
 
-        def _answer(self, status: int, content: dict[str, Any]) -> None:
+        def _answer(self, status: int, content: dict[str, Any], code: str | None = None) -> None:
             body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            if code is not None:
+                self.send_header("X-Error-Code", code)
             self.end_headers()
             self.wfile.write(body)
 

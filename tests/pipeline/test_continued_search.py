@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from trained import FinishedRun, TrainedBunch
 from unspoiled.config import SearchConfig, read_recipe, read_run_config
 from unspoiled.data import read_rows
 from unspoiled.objective import LossRows, WeightedSum
+from unspoiled.pipeline import Unwatched, generate, open_bunch, open_run, plan_push, search, write_merged
 from unspoiled.pipeline._executors import open_evaluator
 from unspoiled.pipeline._strategies import why_nothing_was_added
 from unspoiled.search import Proposal, Study, sqlite_url
@@ -54,6 +56,26 @@ def test_a_continued_search_adds_trials_and_a_later_run_keeps_them(copied: Finis
     assert whole.code == 0, whole.err
     assert nothing_to_do(whole, "search")
     assert not nothing_to_do(whole, "report"), "it shows the search"
+
+
+def test_another_winner_takes_the_old_ones_results_away_before_it_is_written(copied: FinishedRun) -> None:
+    """Nobody sees an old report beside a new merge, also where the process is killed before it is measured."""
+    measured = ["results.json", "report.html", "results.csv", "comparisons.csv"]
+    before = {name: (copied.directory / name).read_bytes() for name in measured[:1]}
+    assert plan_push(copied.directory, "me/merge").files["results.json"] == copied.directory / "results.json"
+    bunch = open_bunch(read_run_config(copied.config))
+    with open_run(bunch) as opened:
+        rows = generate(bunch, opened, Unwatched())
+        found = search(bunch, opened, rows, Unwatched())
+        other = next(name for name in found.recipes if found.recipes[name] != found.recipes[found.winner])
+        write_merged(bunch, opened, found, Unwatched())
+        assert all((copied.directory / name).exists() for name in measured), "the same winner"
+        write_merged(bunch, opened, replace(found, winner=other), Unwatched())
+    assert not [name for name in measured if (copied.directory / name).exists()]
+    again = unspoiled("run", copied.config)
+    assert again.code == 0, again.err
+    assert {name: (copied.directory / name).read_bytes() for name in before} == before
+    assert all((copied.directory / name).exists() for name in measured)
 
 
 def test_typing_it_again_after_a_kill_finishes_what_was_asked_for(copied: FinishedRun) -> None:

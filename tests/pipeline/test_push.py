@@ -1,5 +1,6 @@
 """A run goes to the hub whole, private unless asked otherwise, and after asking; tried on a hub on localhost."""
 
+import json
 import sys
 from collections.abc import Iterator
 from io import StringIO
@@ -11,10 +12,11 @@ from huggingface_hub import constants
 
 from command import Finished, unspoiled
 from fake_hub import TOKEN, Hub, fake_hub
-from unspoiled.checkpoints import write_manifest
-from unspoiled.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
+from unspoiled.checkpoints import checkpoint_hash, write_manifest
+from unspoiled.errors import CheckpointError, ConfigError, DataError, RunDirectoryError, ServerError
 from unspoiled.evaluate import ModelScores, Rate, Results
-from unspoiled.pipeline import plan_push
+from unspoiled.pipeline import look_at_hub, plan_push
+from unspoiled.pipeline import push as upload
 from unspoiled.report import CardInputs, CardModel, render_card
 
 # huggingface_hub sends a file in a way that the client library has begun to deprecate.
@@ -27,6 +29,12 @@ RESULTS = Results(
 WEIGHTS = bytes(range(256)) * 40
 
 
+def measure(run: Path) -> None:
+    """Write results of the checkpoint that lies in the run."""
+    provenance = {**RESULTS.provenance, "merged": checkpoint_hash(run / "merged")}
+    (run / "results.json").write_text(RESULTS.model_copy(update={"provenance": provenance}).to_json())
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     merged = tmp_path / "run" / "merged"
@@ -37,7 +45,7 @@ def run(tmp_path: Path) -> Path:
     card = CardInputs("m", [CardModel("org/base", "org/base", "mit")], "models: []\n", "rules", {}, RESULTS, "gradient")
     (merged / "README.md").write_text(render_card(card))
     write_manifest(merged)
-    (tmp_path / "run" / "results.json").write_text(RESULTS.to_json())
+    measure(tmp_path / "run")
     (tmp_path / "run" / "report.html").write_text("<p>report</p>")
     (tmp_path / "run" / "data.jsonl").write_text("not for the hub")
     return tmp_path / "run"
@@ -91,7 +99,7 @@ def test_it_asks_first(run: Path, hub: Hub) -> None:
         assert done.code == code
         assert "Upload to me/merge, which only its owner can see?" in done.err
         assert "othing was uploaded" in done.err
-        assert hub.requests == []
+        assert set(hub.requests) == {"GET /api/models/me/merge"}
     done = push(run, "me/merge", "--public", answer="y\n")
     assert "which EVERYBODY can see?" in done.err
     assert done.code == 0
@@ -102,6 +110,7 @@ def test_a_dry_run_needs_no_network_and_no_token(run: Path, hub: Hub, monkeypatc
     monkeypatch.delenv("HF_TOKEN")
     done = push(run, "me/merge", "--dry-run")
     assert done.code == 0
+    assert "whether me/merge holds what would be replaced was not looked up: there is no token" in done.err
     assert "me/merge (private): 7 files" in done.out
     assert "  model.safetensors" in done.out
     assert "10.2 kB" in done.out
@@ -147,6 +156,82 @@ def test_a_private_upload_never_lands_in_a_public_repository(run: Path, hub: Hub
     assert len(hub.repositories["me/merge"]) == 7
 
 
+def shard(run: Path) -> None:
+    """Put a checkpoint of two shards and no generation config in the place of the run's."""
+    merged = run / "merged"
+    (merged / "model.safetensors").unlink()
+    (merged / "additional_chat_templates" / "tool.jinja").unlink()
+    for number in (1, 2):
+        (merged / f"model-0000{number}-of-00002.safetensors").write_bytes(WEIGHTS[number:])
+    (merged / "model.safetensors.index.json").write_text("{}")
+    write_manifest(merged)
+    measure(run)
+
+
+def test_a_second_push_leaves_no_file_of_the_first_checkpoint(run: Path, hub: Hub) -> None:
+    """transformers looks for `model.safetensors` first: the old weights would load under the new card."""
+    assert push(run, "me/merge", "--yes").code == 0
+    theirs = {".gitattributes": b"", "LICENSE": b"MIT", "sub/old.gguf": b"old weights in another format"}
+    hub.repositories["me/merge"] |= theirs
+    shard(run)
+    dry = push(run, "me/merge", "--dry-run")
+    gone = ["additional_chat_templates/tool.jinja", "model.safetensors", "sub/old.gguf"]
+    assert [line.split()[0] for line in dry.out.splitlines() if line.endswith("deleted there")] == gone
+    assert "note: these stay there as they are: LICENSE" in dry.out
+    assert "is on the hub already, and these are replaced there: README.md, config.json," in dry.out
+    asked = push(run, "me/merge", answer="n\n")
+    assert "which only its owner can see, and delete 3 files there?" in asked.err
+    assert set(gone) < set(hub.repositories["me/merge"])
+    commits = sum("/commit/" in request for request in hub.requests)
+    assert push(run, "me/merge", "--yes").code == 0
+    assert sum("/commit/" in request for request in hub.requests) == commits + 1
+    uploaded = {name: path.read_bytes() for name, path in plan_push(run, "me/merge").files.items()}
+    kept = {name: content for name, content in theirs.items() if name not in gone}
+    assert hub.repositories["me/merge"] == uploaded | kept
+
+
+def test_what_somebody_else_pushed_is_replaced_only_on_demand(run: Path, hub: Hub) -> None:
+    theirs = {"pytorch_model.bin": b"other", "config.json": b"{}", "modeling.py": b"x", ".gitattributes": b""}
+    hub.repositories["me/merge"] = dict(theirs)
+    for arguments in (["--dry-run"], ["--yes"]):
+        done = push(run, "me/merge", *arguments)
+        assert (done.code, hub.repositories["me/merge"]) == (6, theirs)
+        assert "found config.json, modeling.py, pytorch_model.bin" in done.err
+        assert "--replace" in done.err
+    assert push(run, "me/merge", "--yes", "--replace").code == 0
+    left = set(hub.repositories["me/merge"])
+    assert "pytorch_model.bin" not in left
+    assert {"model.safetensors", "modeling.py", ".gitattributes"} < left
+    hub.repositories["me/new"] = {".gitattributes": b""}
+    assert push(run, "me/new", "--yes").code == 0, "as the hub makes an empty one"
+
+
+def test_a_repository_that_changes_after_it_was_looked_at_is_left_alone(run: Path, hub: Hub) -> None:
+    seen = look_at_hub(plan_push(run, "me/merge"))
+    hub.repositories["me/merge"] = {"README.md": b"made meanwhile"}
+    with pytest.raises(RunDirectoryError, match="what it holds was not seen"):
+        upload(seen)
+    seen = look_at_hub(plan_push(run, "me/merge"), replacing=True)
+    hub.repositories["me/merge"]["README.md"] = b"changed meanwhile"
+    with pytest.raises(ServerError, match="has changed since it was looked at"):
+        upload(seen)
+    assert hub.repositories["me/merge"] == {"README.md": b"changed meanwhile"}
+
+
+def test_a_merge_never_goes_with_the_results_of_another(run: Path) -> None:
+    """As after a search that went on to another winner, or a kill between merging and measuring."""
+    (run / "merged" / "README.md").write_text("# another card, as after measuring")
+    write_manifest(run / "merged")
+    assert "results.json" in plan_push(run, "me/merge").files
+    (run / "merged" / "model.safetensors").write_bytes(WEIGHTS[::-1])
+    write_manifest(run / "merged")
+    with pytest.raises(RunDirectoryError, match=r"results.json is not of the checkpoint in .*merged"):
+        plan_push(run, "me/merge")
+    unmeasured = plan_push(run, "me/merge", unmeasured=True)
+    assert not {"results.json", "report.html"} & set(unmeasured.files)
+    assert "is not of the checkpoint" in unmeasured.notes[0]
+
+
 def test_an_unmeasured_merge_stays_unless_that_is_wanted(run: Path) -> None:
     (run / "results.json").unlink()
     with pytest.raises(RunDirectoryError, match="nothing says what this merge refuses"):
@@ -187,6 +272,28 @@ def test_what_a_stranger_would_see_is_noted(run: Path) -> None:
         "of this machine: /home/ann/lora, /home/ann/s",
     ):
         assert part in notes
+
+
+def test_every_text_that_names_paths_of_the_machine_is_noted(run: Path, tmp_path: Path) -> None:
+    (run / "merged" / "mergekit_config.yml").write_text("models:\n  - model: /gone/base\n")
+    tokens = {"vocab": ["/usr/bin", "</div>", "</a/b>", "https://home.org/home/x", "//home/x", "/home/", "x/home/y"]}
+    (run / "merged" / "tokenizer.json").write_text(json.dumps(tokens))
+    (run / "merged" / "tokenizer.model").write_bytes(b"\xff/home/ann")
+    (run / "merged" / "config.json").write_text(json.dumps({"origin": "C:\\Users\\ann\\base"}))
+    write_manifest(run / "merged")
+    measure(run)
+    (run / "report.html").write_text(
+        f"<td>/gone/base</td><pre>cat /etc/passwd or {tmp_path}/run.yaml; org/gone/base</pre>"
+    )
+    results = (run / "results.json").read_text()
+    (run / "results.json").write_text(results.replace('"gradient"', json.dumps("gradient\n/home/ann/guard")))
+    found = [note for note in plan_push(run, "me/merge").notes if "of this machine" in note]
+    assert found == [
+        "config.json names paths of this machine: C:\\\\Users\\\\ann\\\\base",
+        "mergekit_config.yml names paths of this machine: /gone/base",
+        "results.json names paths of this machine: /home/ann/guard",
+        f"report.html names paths of this machine: /gone/base, {tmp_path}/run.yaml",
+    ]
 
 
 def test_the_command_refuses_a_run_that_is_none(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,43 +80,87 @@ def test_without_trackers_or_numbers_nothing_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_the_other_trackers_are_called_as_accelerate_defines_them(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their packages are not installed here: the arguments are checked against the signatures of the real classes."""
+@dataclass
+class StandIn:
+    """What a tracker whose package isn't installed here was told."""
+
+    made: dict[str, Any] = field(default_factory=dict)
+    state: list[str] = field(default_factory=list)
+    logged: list[tuple[dict[str, float], int | None]] = field(default_factory=list)
+    axes: dict[str, str | None] = field(default_factory=dict)
+    summary: dict[str, float] = field(default_factory=dict)
+
+
+def stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Put a recorder in the place of accelerate's class, which checks arguments against the real class's signatures.
+
+    Like the real one, that of W&B drops what is logged at an earlier step than its last.
+    """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    real, calls = LOGGER_TYPE_TO_CLASS[name], []
+    real, told = LOGGER_TYPE_TO_CLASS[name], StandIn()
+    assert {"log", "finish", "tracker"} <= set(dir(real))
+
+    class Run:
+        """The part of `wandb.Run` that is used."""
+
+        summary = told.summary
+
+        def define_metric(self, name: str, step_metric: str | None = None) -> None:
+            told.axes[name] = step_metric
 
     class Recorder:
+        tracker = Run()
+
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            inspect.signature(real).bind(*arguments, **options)
-            calls.append(("init", arguments, options))
+            told.made = {**inspect.signature(real).bind(*arguments, **options).arguments, **options}
 
         def start(self) -> None:
-            calls.append("start")
+            told.state.append("start")
 
-        def log(self, values: dict[str, float], step: int) -> None:
+        def log(self, values: dict[str, float], step: int | None = None) -> None:
             inspect.signature(real.log).bind(self, values, step=step)
-            calls.append((values, step))
+            last = max((at for _, at in told.logged if at is not None), default=0)
+            if name == "mlflow" or step is None or step >= last:
+                told.logged.append((values, step))
 
         def finish(self) -> None:
-            calls.append("finish")
+            told.state.append("finish")
 
-    assert {"log", "finish"} <= set(dir(real))
     monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, name, Recorder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with Trackers([name], tmp_path / "run") as trackers:
+    return told
+
+
+def test_wandb_drops_no_trial_that_ends_late_and_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, rate = stand_in("wandb", monkeypatch), Rate.of([True, True, False, True])
+    scores = ModelScores(rates={"refusal": rate})
+    with Trackers(["wandb"], tmp_path / "run") as trackers:
+        trackers.trial(trial(4, 1.25))
         trackers.trial(trial(3, 1.5))
-    (_, (project,), options), start, logged, finish = calls
-    assert project == "run"
-    assert str(tmp_path / "run" / "trackers") in next(iter(options.values()))
-    assert (start, logged, finish) == (
-        "start",
-        ({"evolve/search/CE_safety": 1.5, "evolve/search/CE_expert": 2.0}, 3),
-        "finish",
-    )
+        trackers.results(Results(models={"evolve": scores}, comparisons=[], provenance={}))
+    assert (told.made["run_name"], told.made["dir"]) == ("run", str(tmp_path / "run" / "trackers"))
+    assert told.axes == {"trial": None, "*": "trial"}
+    assert [values for values, _ in told.logged] == [
+        {"trial": 4, "evolve/search/CE_safety": 1.25, "evolve/search/CE_expert": 2.0},
+        {"trial": 3, "evolve/search/CE_safety": 1.5, "evolve/search/CE_expert": 2.0},
+    ]
+    assert told.summary == {
+        "results/evolve/refusal": rate.rate,
+        "results/evolve/refusal/low": rate.low,
+        "results/evolve/refusal/high": rate.high,
+    }
+    assert told.state == ["start", "finish"]
+
+
+def test_mlflow_has_trials_by_step_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = stand_in("mlflow", monkeypatch)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with Trackers(["mlflow"], tmp_path / "run") as trackers:
+        trackers.trial(trial(3, 1.5))
+    assert told.made["experiment_name"] == "run"
+    assert str(tmp_path / "run" / "trackers") in told.made["logging_dir"]
+    assert told.logged == [({"evolve/search/CE_safety": 1.5, "evolve/search/CE_expert": 2.0}, 3)]
+    assert told.state == ["start", "finish"]
 
 
 def test_a_missing_package_is_found_before_any_work(finished_run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:

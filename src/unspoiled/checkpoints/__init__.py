@@ -5,6 +5,7 @@ from unspoiled.checkpoints._finish import (
     RECIPE_NAME,
     FileRecord,
     Manifest,
+    checkpoint_hash,
     config_of_layers,
     finish_checkpoint,
     merged_config,
@@ -27,7 +28,13 @@ from unspoiled.checkpoints._reader import Checkpoint, open_checkpoint
 from unspoiled.checkpoints._reference import ModelRef, locate
 from unspoiled.checkpoints._source import ModelSource, OutputLayout, open_model, output_layout
 from unspoiled.checkpoints._templates import BUILT_IN_TEMPLATES, choose_chat_template
-from unspoiled.checkpoints._tokenizer import chat_template, compare_tokenizers, hash_tokenizer, tokenizer_signature
+from unspoiled.checkpoints._tokenizer import (
+    TOKENIZER_FILES,
+    chat_template,
+    compare_tokenizers,
+    hash_tokenizer,
+    tokenizer_signature,
+)
 from unspoiled.checkpoints._tying import embedding_names, is_input_side, tied_names
 from unspoiled.checkpoints._vocabulary import FromModel, FromToken, TokenRule, Vocabulary, Zero, write_tokenizer
 from unspoiled.checkpoints._vocabulary_merge import merge_vocabularies
@@ -37,6 +44,7 @@ __all__ = [
     "BUILT_IN_TEMPLATES",
     "RECIPE_NAME",
     "SMALL_FILES_BYTES",
+    "TOKENIZER_FILES",
     "UNLISTED",
     "Adapter",
     "Checkpoint",
@@ -56,6 +64,7 @@ __all__ = [
     "Zero",
     "available_memory",
     "chat_template",
+    "checkpoint_hash",
     "choose_chat_template",
     "compare_tokenizers",
     "config_of_layers",

@@ -14,7 +14,7 @@ from unspoiled.checkpoints._reader import listed, read_json, safe_path
 from unspoiled.checkpoints._source import ModelSource
 from unspoiled.checkpoints._tokenizer import TOKENIZER_FILES
 from unspoiled.errors import CheckpointError
-from unspoiled.files import MANIFEST_NAME, hash_file, write_atomic, write_json_atomic
+from unspoiled.files import MANIFEST_NAME, hash_file, hash_value, write_atomic, write_json_atomic
 
 RECIPE_NAME = "mergekit_config.yml"
 """The name under which mergekit, and the hub's model pages, look for a merge's recipe."""
@@ -224,6 +224,18 @@ def verify_manifest(directory: Path) -> None:
         problems.append(f"weights that weren't written with it: {listed(strange)}")
     if problems:
         raise CheckpointError(f"{directory} is not as it was written: {'; '.join(problems)}. Merge or copy it again.")
+
+
+def checkpoint_hash(directory: Path) -> str:
+    """Return a hash of all that a checkpoint's answers depend on, by its manifest: weights, config, tokenizer.
+
+    The card and the recipe are left out: the card is written again once there are results to put on it.
+
+    Raises:
+        CheckpointError: there is no manifest, or it can't be read.
+    """
+    files = read_manifest(directory).files.items()
+    return hash_value({name: record.sha256 for name, record in files if name not in {"README.md", RECIPE_NAME}})
 
 
 def _copy(source: Path, staging: Path, name: str) -> None:

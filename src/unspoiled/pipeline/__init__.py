@@ -20,7 +20,7 @@ from unspoiled.pipeline._evaluation import Evaluation, evaluate_models, evaluati
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
-from unspoiled.pipeline._push import Push, plan_push, push
+from unspoiled.pipeline._push import Push, look_at_hub, plan_push, push
 from unspoiled.pipeline._report import report, report_inputs, stage_seconds
 from unspoiled.pipeline._run import STAGES, RunOutcome, Stage, open_run, run
 from unspoiled.pipeline._search import SearchResult, search
@@ -45,6 +45,7 @@ __all__ = [
     "evaluation_like",
     "generate",
     "kinds_of",
+    "look_at_hub",
     "open_bunch",
     "open_run",
     "plan_push",

@@ -77,17 +77,20 @@ class RunDirectory:
         Returns:
             Whether there was something to do.
         """
-        digest = hash_value([__version__, inputs])
-        done = self._steps.get(name)
-        if done is not None and done["inputs"] == digest and all(path.exists() for path in outputs):
+        if self.was_made_from(name, inputs) and all(path.exists() for path in outputs):
             return False
         start = time.perf_counter()
         record = make()
         seconds = round(time.perf_counter() - start, 3)
-        self._steps[name] = {"inputs": digest, "seconds": seconds, "record": dict(record or {})}
+        self._steps[name] = {"inputs": _digest(inputs), "seconds": seconds, "record": dict(record or {})}
         write_json_atomic(self.path / _STEPS, self._steps)
         self.steps_made += 1
         return True
+
+    def was_made_from(self, name: str, inputs: object) -> bool:
+        """Return whether a step was done last from these inputs, be its outputs there or not."""
+        done = self._steps.get(name)
+        return done is not None and done["inputs"] == _digest(inputs)
 
     def digest(self, name: str) -> str:
         """Return the hash of a finished step's inputs, for the steps that build on it."""
@@ -156,6 +159,10 @@ class RunDirectory:
             self._steps = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
         else:
             write_json_atomic(identity, self._identity)
+
+
+def _digest(inputs: object) -> str:
+    return hash_value([__version__, inputs])
 
 
 def _difference(known: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from unspoiled.checkpoints import ModelRef, ModelSource, declared_license, open_model, write_manifest
+from unspoiled.checkpoints import (
+    ModelRef,
+    ModelSource,
+    checkpoint_hash,
+    declared_license,
+    open_model,
+    write_manifest,
+)
 from unspoiled.config import BASE, UNIFORM, Recipe
 from unspoiled.data import DataCardInputs, Row, agrees
 from unspoiled.evaluate import (
@@ -40,15 +47,25 @@ from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
+from unspoiled.pipeline._report import remove_report
 from unspoiled.pipeline._search import SearchResult, described_goal
 from unspoiled.report import CardInputs, CardModel, render_card
 
+_RESULTS = "results.json"
+
 
 def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: Watcher) -> Path:
-    """Write the winner's checkpoint to `merged/` in the run directory and return that path."""
+    """Write the winner's checkpoint to `merged/` in the run directory and return that path.
+
+    What was measured on another winner is removed before, so that it never stands beside a merge that it is not of.
+    """
     recipe = found.recipes[found.winner]
     destination = run.path / "merged"
+    inputs = [recipe.to_yaml(), bunch.models_hash]
     watcher.begin("merge")
+    if not run.was_made_from("merge", inputs):
+        remove_report(run)
+        (run.path / _RESULTS).unlink(missing_ok=True)
 
     def write() -> None:
         merge_to_directory(
@@ -60,7 +77,7 @@ def write_merged(bunch: Bunch, run: RunDirectory, found: SearchResult, watcher: 
             progress=lambda done, total: watcher.advance("MB", done // 10**6, total // 10**6),
         )
 
-    if run.step("merge", [recipe.to_yaml(), bunch.models_hash], [destination / "unspoiled.json"], write):
+    if run.step("merge", inputs, [destination / "unspoiled.json"], write):
         run.forget("card")  # which puts the measured rates on the new checkpoint's card
     else:
         watcher.kept("merge")
@@ -107,7 +124,8 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
 
     worked = run.step("evaluate", inputs, [folder / f"{name}.jsonl" for name in models], make)
     by_model = {name: read_outcomes(folder / f"{name}.jsonl") for name in models}
-    path = run.path / "results.json"
+    path = run.path / _RESULTS
+    merged = checkpoint_hash(run.path / "merged")
 
     def write() -> None:
         counted = {name: scores(outcomes) for name, outcomes in by_model.items()}
@@ -116,8 +134,9 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
             comparisons=_comparisons(bunch, found, by_model),
             optimism=_optimism(bunch, found, by_model, counted[found.winner].rates),
             splits=_splits(bunch, rows),
-            provenance=_provenance(bunch, found) | unreadable(by_model),
+            provenance=_provenance(bunch, found) | {"merged": merged} | unreadable(by_model),
         )
+        remove_report(run)
         write_atomic(path, results.to_json())
 
     def write_card() -> None:
@@ -127,7 +146,7 @@ def evaluate(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], found: Search
         write_atomic(run.path / "merged" / "README.md", card)
         write_manifest(run.path / "merged")
 
-    worked |= run.step("results", [run.digest("evaluate"), run.digest("search:selection")], [path], write)
+    worked |= run.step("results", [run.digest("evaluate"), run.digest("search:selection"), merged], [path], write)
     worked |= run.step("card", run.digest("results"), [run.path / "merged" / "README.md"], write_card)
     if not worked:
         watcher.kept("evaluate")

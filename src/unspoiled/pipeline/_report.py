@@ -28,10 +28,18 @@ from unspoiled.report import (
 )
 from unspoiled.search import EMBEDDINGS, SearchSpace, block_label
 
+_TABLES = ("results.csv", "comparisons.csv")
+
+
+def remove_report(run: RunDirectory) -> None:
+    """Remove what `report` wrote: what it shows is about to be replaced, and nobody should see the old with the new."""
+    for name in ("report.html", *_TABLES):
+        (run.path / name).unlink(missing_ok=True)
+
 
 def report(run: RunDirectory, inputs: ReportInputs, watcher: Watcher) -> Path:
     """Write `report.html`, `results.csv` and `comparisons.csv` in the run directory; return the first's path."""
-    path, tables = run.path / "report.html", [run.path / "results.csv", run.path / "comparisons.csv"]
+    path, tables = run.path / "report.html", [run.path / name for name in _TABLES]
     watcher.begin("report")
 
     def write() -> None:

@@ -17,6 +17,8 @@ from unspoiled.evaluate import Results
 from unspoiled.search import Trial
 
 _FOLDER = "trackers"
+_WANDB_AXIS = "trial"
+"""W&B drops what is logged at an earlier step than its last, and trials end in any order: it gets their numbers so."""
 
 
 def require_trackers(names: Sequence[TrackerName]) -> None:
@@ -45,7 +47,7 @@ class Trackers:
     def __init__(self, names: Sequence[TrackerName], run: Path) -> None:
         self._names = tuple(dict.fromkeys(names))
         self._run = run
-        self._open: list[Any] = []
+        self._open: dict[TrackerName, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -53,9 +55,9 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for tracker in self._open:
+        for tracker in self._open.values():
             tracker.finish()
-        self._open = []
+        self._open = {}
 
     def trial(self, trial: Trial) -> None:
         """Tell the losses of a trial, in nats per response token, by the trial's number in the study.
@@ -70,7 +72,10 @@ class Trackers:
         self._log({f"{where}/{name}": value for name, value in losses.items() if value is not None}, trial.number)
 
     def results(self, results: Results) -> None:
-        """Tell every rate and mean with the ends of its 95% interval, under `results/MODEL/MEASURE`."""
+        """Tell every rate and mean with the ends of its 95% interval, under `results/MODEL/MEASURE`.
+
+        They are of the run and of no trial: W&B gets them in the run's summary, the others at step 0.
+        """
         values: dict[str, float] = {}
         for model, scores in results.models.items():
             numbers = {name: (rate.rate, rate.low, rate.high) for name, rate in scores.rates.items()}
@@ -78,17 +83,23 @@ class Trackers:
             for measure, found in numbers.items():
                 path = f"results/{model}/{measure.replace(':', '/')}"
                 values |= {f"{path}{end}": value for end, value in zip(("", "/low", "/high"), found, strict=True)}
-        self._log(values, 0)
+        self._log(values, None)
 
-    def _log(self, values: Mapping[str, float], step: int) -> None:
+    def _log(self, values: Mapping[str, float], trial: int | None) -> None:
+        """Log values of a trial, or of the run where it is None."""
         finite = {_tag(name): float(value) for name, value in values.items() if math.isfinite(value)}
         if not self._names or not finite:
             return
         if not self._open:
             (self._run / _FOLDER).mkdir(parents=True, exist_ok=True)
-            self._open = [self._start(name) for name in self._names]
-        for tracker in self._open:
-            tracker.log(finite, step=step)
+            self._open = {name: self._start(name) for name in self._names}
+        for name, tracker in self._open.items():
+            if name != "wandb":
+                tracker.log(finite, step=trial or 0)
+            elif trial is None:
+                tracker.tracker.summary.update(finite)
+            else:
+                tracker.log({_WANDB_AXIS: trial, **finite})
 
     def _start(self, name: TrackerName) -> Any:
         from accelerate import PartialState
@@ -107,6 +118,9 @@ class Trackers:
             tracker = make[name](project, logging_dir=(folder / "mlflow").resolve().as_uri())
         if hasattr(tracker, "start"):  # older versions of accelerate start it when it is made
             tracker.start()
+        if name == "wandb":
+            tracker.tracker.define_metric(_WANDB_AXIS)
+            tracker.tracker.define_metric("*", step_metric=_WANDB_AXIS)
         return tracker
 
 
