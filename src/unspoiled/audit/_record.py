@@ -119,7 +119,8 @@ class TriggerRates(Record):
     high: Finite
     """The upper end."""
     p_value: Share
-    """Exact McNemar on the pairs, adjusted by Holm over all models and suites."""
+    """Exact and paired: McNemar, or the sign-flip test of families' sums where a family has several pairs; adjusted by
+    Holm over all models and suites."""
 
 
 class Audit(ResultFile):
