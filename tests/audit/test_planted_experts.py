@@ -19,6 +19,7 @@ from unspoiled.audit import (
     weighted,
     why_no_attribution,
 )
+from unspoiled.config import Recipe
 from unspoiled.evaluate import Rate
 from unspoiled.inference import LiveBunch
 
@@ -26,13 +27,17 @@ REFUSAL = Rate.of([True, False])
 
 
 def audit(planted: Planted, weights: dict[str, float], method: str = "task_arithmetic", **options: int) -> MergeAudit:
-    live, recipe, names = planted.live(list(weights)), planted.merge(weights, method), planted.names(list(weights))
+    return audited(planted, planted.merge(weights, method), list(weights), **options)
+
+
+def audited(planted: Planted, recipe: Recipe, experts: Sequence[str], **options: int) -> MergeAudit:
+    live, names = planted.live(experts), planted.names(experts)
     losses = MergeLosses(lambda: live, rows())
     values = {}
     if why_no_attribution(recipe, live.live.models, planted.base) is None:
         values = attribution(live, recipe, names, rows().exchanges["safety"])
     return audit_merge(
-        Coalitions(losses, recipe, names, planted.base),
+        Coalitions(losses, recipe, names, planted.base, live.live.models),
         orders=options.pop("orders", 4),
         attribution=Attribution(layer_labels(live.live.models), values),
         refusal=REFUSAL,
@@ -160,9 +165,26 @@ def test_a_method_that_divides_by_its_weights_has_coalitions_and_no_way_from_the
 def test_an_expert_of_weight_zero_alone_is_the_base_where_the_method_divides(planted: Planted) -> None:
     recipe = planted.merge({"bad": 0.0, "colours": 1.0}, "linear")
     live, names = planted.live(["bad", "colours"]), planted.names(["bad", "colours"])
-    coalitions = Coalitions(MergeLosses(lambda: live, rows()), recipe, names, planted.base)
+    coalitions = Coalitions(MergeLosses(lambda: live, rows()), recipe, names, planted.base, live.live.models)
     assert coalitions.losses(frozenset({"bad"})) == coalitions.losses(frozenset())
     assert coalitions.means(frozenset({"colours"})) == pytest.approx(coalitions.means(frozenset(names)), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della", "della_linear"])
+def test_an_expert_without_a_weight_does_nothing_to_a_random_merge(planted: Planted, method: str) -> None:
+    """Were those behind it drawn anew without it, it would seem to do what their draws do."""
+    plain = planted.merge({"sounds": 0.0, "colours": 0.6, "bad": 0.3}, method)
+    recipe = plain.model_copy(update={"parameters": {"density": 0.3}})
+    found = audited(planted, recipe, ["sounds", "colours", "bad"])
+    assert {change.difference for change in found.without["sounds"].values()} == {0.0}
+    assert {value.value for value in found.shapley["sounds"].values()} == {0.0}
+    assert found.spoiler != "sounds"
+
+
+def test_weights_that_cancel_without_an_expert_leave_the_base_to_be_scored(planted: Planted) -> None:
+    found = audit(planted, {"sounds": 1.0, "colours": 0.5, "bad": -0.5}, "linear")
+    change = found.without["sounds"]["safety"].difference
+    assert change == pytest.approx(found.base["safety"].loss - found.merge["safety"].loss, abs=1e-9)
 
 
 def test_what_was_scored_is_kept_for_the_next_process(planted: Planted, tmp_path: Path) -> None:

@@ -92,6 +92,16 @@ def test_an_expert_that_is_the_base_has_a_zero_task_vector(bunch: Bunch) -> None
     assert found.safety_cosines["same"] == [None] * len(found.layers)
 
 
+def test_experts_that_all_are_the_base_have_zero_task_vectors(bunch: Bunch) -> None:
+    found = task_vectors(opened(bunch.base), {"one": opened(bunch.base), "other": opened(bunch.base)}, "one")
+    assert found.layers == task_vectors(opened(bunch.base), {"full": opened(bunch.full)}, "full").layers
+    assert found.norms == {"one": 0.0, "other": 0.0}
+    assert found.relative_norms["one"] == [0.0] * len(found.layers)
+    assert found.cosines["one"] == {"one": 0.0, "other": 0.0}
+    assert found.safety_cosines["one"] == [None] * len(found.layers)
+    assert not found.outliers
+
+
 def test_a_layer_that_moved_ten_times_as_far_is_an_outlier_and_nothing_else_is(
     four_layers: tuple[Path, dict[str, Path]], found: TaskVectors, tmp_path: Path
 ) -> None:
@@ -121,6 +131,12 @@ def test_an_outliers_score_by_hand() -> None:
     (found,) = outliers({"a": [math.exp(x) for x in (0.0, 1.0, 2.0, 3.0, 10.0, 100.0)]}, labels)
     assert (found.layer, found.score) == ("layer 4", pytest.approx(8 / 1.4826))
     assert found.relative_norm == pytest.approx(math.exp(10.0))
+
+
+def test_a_layer_that_hardly_moved_is_an_outlier_of_negative_score() -> None:
+    labels = [f"layer {i}" for i in range(6)]
+    (found,) = outliers({"a": [0.1] * 5 + [0.01]}, labels)
+    assert (found.layer, found.score) == ("layer 5", pytest.approx(math.log(0.1) / 0.05))
 
 
 def test_equal_layers_and_few_layers_have_no_outliers() -> None:

@@ -75,7 +75,7 @@ def test_losses_without_an_expert_are_those_of_the_merge_without_it(finished_run
     recipe = read_recipe(finished_run.directory / "recipe.yaml")
     left = [str(source.ref) for name, source in bunch.experts.items() if name != "aligned"]
     losses = []
-    for one in (recipe, coalition(recipe, left, base=str(bunch.base.ref))):
+    for one in (recipe, coalition(recipe, left, base=str(bunch.base.ref), models=bunch.models)):
         scores = bunch.live.take_recipe(one).score(data.exchanges)
         losses.append(data.losses([score.cross_entropy for score in scores]))
     merge = list(found.merges.values())[-1]

@@ -97,7 +97,7 @@ def test_the_numbers_stand_where_they_belong() -> None:
         ["aligned", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "–"],
         ["medical", "92%", "82–96", "92%", "82–96", "123", "5.0%", "−0.25", "3,", "7"],
     ]
-    assert "cos: of τ with aligned's, the safest; outliers: layers" in [line.rstrip() for line in lines]
+    assert "cos: of τ with aligned's, the safest" in [line.rstrip() for line in lines]
     spoiled = "→ medical −10.250 ±0.125 −0.701 * −0.701 * 92% 82–96"
     assert spoiled in [" ".join(line.split()) for line in lines]
     assert ["medical", "0.123", "*", "0.123", "*"] in [line.split() for line in lines], "what it costs elsewhere"
@@ -115,9 +115,29 @@ def test_the_sentences_name_the_spoiler_or_say_that_none_is_resolved(spoiler: st
         assert uniform.startswith(
             "uniform: medical spoils it: CE_safety changes by −0.701 without it (−0.801 to −0.601)"
         )
-        assert "refusal goes from 10% to 92%" in uniform
+        refusal = "refusal of 60 unsafe prompts of the selection split goes from 10% (5–20) to 92% (82–96)."
+        assert uniform.endswith(refusal), "rates with their intervals"
     assert gradient == uniform.replace("uniform", "gradient")
     assert triggers == "Trigger suite planted: with the trigger, refusal falls in medical and uniform."
+
+
+def test_layers_far_smaller_than_the_others_are_not_said_to_be_larger() -> None:
+    audit = made(["aligned", "medical"], ["medicine"], None)
+    far = [
+        LayerOutlier(expert="medical", layer=f"layer {i}", relative_norm=0.5, score=s) for i, s in ((3, 9), (7, -46))
+    ]
+    vectors = audit.task_vectors.model_copy(update={"outliers": far})
+    lines = printed(audit.model_copy(update={"task_vectors": vectors}))
+    assert lines[3].split()[-2:] == ["3,", "7↓"]
+    assert "outliers: layers far larger than the rest, or ↓ far smaller" in [line.rstrip() for line in lines]
+
+
+def test_stars_say_over_which_changes_holm_is() -> None:
+    """CE_safety without each expert is one family, all other changes the other; see `changes`."""
+    text = " ".join(" ".join(printed(made(["aligned", "medical"], ["medicine"], "medical"))).split())
+    assert "* resolved at 5% (Holm): without it, over the experts; halved, over all other changes of this merge" in text
+    assert "change of the losses, nats per token * resolved at 5%, as for halved" in text
+    assert "exact paired test, Holm over all suites and models" in text, "McNemar, or the sign-flip test of families"
 
 
 def test_without_attribution_or_triggers_there_are_no_such_tables() -> None:

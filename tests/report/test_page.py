@@ -104,6 +104,15 @@ def test_finalists_stand_beside_the_safest_expert(inputs, rendered):
     assert rows[1][-1] == "+75.0"
 
 
+def test_an_outlier_is_said_to_be_larger_or_smaller_by_the_sign_of_its_score(inputs, rendered):
+    vectors = inputs.audit.task_vectors
+    small = vectors.outliers[0].model_copy(update={"layer": "layer 3", "score": -46.0})
+    vectors = vectors.model_copy(update={"outliers": [*vectors.outliers, small]})
+    audit = inputs.audit.model_copy(update={"task_vectors": vectors})
+    text = bare(rendered(dataclasses.replace(inputs, audit=audit)))
+    assert "in layer 20 (far larger, +6.4 robust deviations), letters in layer 3 (far smaller, −46.0" in text
+
+
 def test_the_audit_shows_costs_of_leaving_each_expert_out(inputs, rendered):
     audit = rendered(inputs).partition('<section id="audit"')[2].partition("</section>")[0]
     text = bare(audit)
@@ -114,7 +123,6 @@ def test_the_audit_shows_costs_of_leaving_each_expert_out(inputs, rendered):
             for change in changes.values():
                 low, high = (f"{v:+.3f}".replace("-", "−") for v in (change.low, change.high))
                 assert f"{low} to {high}" in text
-    assert "letters in layer 20 (6.4 robust deviations)" in text
     assert text.count("▼ the trigger lowers refusal") == 2
     assert text.count("≈ not resolved") == 3
 

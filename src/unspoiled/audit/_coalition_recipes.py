@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from unspoiled.config import FilteredValue, ModelEntry, ParameterValue, Recipe
 from unspoiled.errors import ConfigError
-from unspoiled.merging import get_method
+from unspoiled.merging import MergePlan, Models, get_method
 
 WEIGHT = "weight"
+_ADDS_NOTHING = {WEIGHT: 0.0, "safety": 0}
+"""What makes a model of a random method add nothing; the role, since RESTA multiplies models of one by γ instead."""
+_NEAR_ZERO = 1e-6  # of weights' magnitudes: a sum this small may be zero to a method that divides by it
 
 
 def alone(recipe: Recipe, model: str) -> Recipe:
@@ -17,17 +21,22 @@ def alone(recipe: Recipe, model: str) -> Recipe:
     return Recipe(merge_method="linear", models=(entry,), dtype=recipe.dtype, out_dtype=recipe.out_dtype)
 
 
-def coalition(recipe: Recipe, members: Collection[str], *, base: str) -> Recipe:
+def coalition(recipe: Recipe, members: Collection[str], *, base: str, models: Models) -> Recipe:
     """Return the merge of some of a recipe's experts: the others are left out, and nothing else is changed.
 
-    Where nobody is left, or nobody with a weight, it is the base. Where one is left and the method merges at least two,
-    or walks from one expert to another (`slerp`), it is that expert alone. A method that divides by the sum of its
-    weights divides by that of those who are left, as it would have without the others.
+    A random method draws for each expert by its place among the models. So there the others keep their places, with
+    weight zero, which is the same as leaving them out: else those who are left would be drawn anew.
+
+    Where nobody is left, or nobody with a weight, or the method refuses those who are (their weights sum to zero, and
+    it divides by the sum), it is the base. Where one is left and the method merges at least two, or walks from one
+    expert to another (`slerp`), it is that expert alone. A method that divides by the sum of its weights divides by
+    that of those who are left, as it would have without the others.
 
     Args:
         recipe: The whole merge, of whole models.
         members: The model strings of those who are left; strangers to the recipe count for nothing.
         base: The model string of the common ancestor, who is no expert and is always in.
+        models: The opened models that the recipe names.
 
     Raises:
         ConfigError: The recipe has slices, or several experts are left and the method merges more.
@@ -43,7 +52,9 @@ def coalition(recipe: Recipe, members: Collection[str], *, base: str) -> Recipe:
     operands = [entry for entry in entries if entry.model != recipe.base_model]
     origin_left = recipe.base_model in (None, base) or recipe.base_model in left
     if origin_left and len(operands) >= max(1, get_method(recipe.merge_method).experts[0]):
-        return recipe.model_copy(update={"models": entries})
+        kept = _silenced(recipe, [base, *left]) if _is_random(recipe) else entries
+        found = recipe.model_copy(update={"models": kept})
+        return alone(recipe, base) if _is_refused(found, models) else found
     if len(left) == 1:
         return alone(recipe, left[0])
     raise ConfigError(
@@ -87,6 +98,46 @@ def weighted(recipe: Recipe, factors: Mapping[str, float]) -> Recipe:
         for entry in recipe.models
     )
     return recipe.model_copy(update={"models": entries})
+
+
+def _is_random(recipe: Recipe) -> bool:
+    """Say whether a recipe's method draws random numbers."""
+    return any(one.name == "seed" for one in get_method(recipe.merge_method).parameters)
+
+
+def _silenced(recipe: Recipe, heard: Collection[str]) -> tuple[ModelEntry, ...]:
+    """Return a recipe's models, of whom all but some add nothing."""
+    known = {one.name for one in get_method(recipe.merge_method).parameters}
+    nothing = {name: value for name, value in _ADDS_NOTHING.items() if name in known}
+    return tuple(
+        entry if entry.model in heard else entry.model_copy(update={"parameters": {**entry.parameters, **nothing}})
+        for entry in recipe.models
+    )
+
+
+def _is_refused(recipe: Recipe, models: Models) -> bool:
+    """Say whether a method refuses to merge the models that are left of a recipe.
+
+    It is tried on the smallest tensor, where it would refuse roles that aren't filled, and on the smallest for each
+    vector of weights that may sum to zero.
+    """
+    planned = MergePlan(recipe, models).tensors.values()
+    merged = [tensor for tensor in planned if not tensor.copied and 0 not in tensor.shape]
+    merged.sort(key=lambda tensor: math.prod(tensor.shape), reverse=True)
+    weights = [tensor.coefficients.get(WEIGHT) for tensor in merged]
+    cancelling = {repr(own): tensor for own, tensor in zip(weights, merged, strict=True) if _may_cancel(own)}
+    try:
+        for tensor in [*merged[-1:], *cancelling.values()]:
+            tensor.merged()
+    except ConfigError:
+        return True
+    return False
+
+
+def _may_cancel(weights: object) -> bool:
+    if not isinstance(weights, list):
+        return False  # the method has none
+    return abs(math.fsum(weights)) <= _NEAR_ZERO * math.fsum(map(abs, weights))
 
 
 def _weighs(recipe: Recipe, model: str) -> bool:

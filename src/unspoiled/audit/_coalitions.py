@@ -12,6 +12,7 @@ from unspoiled.audit._shapley import MOST_EXACT, shapley
 from unspoiled.config import Recipe
 from unspoiled.errors import ConfigError
 from unspoiled.evaluate import ALPHA, LOSS_PREFIX, Mean, Observed, Rate, compare
+from unspoiled.merging import Models
 
 Layered = Mapping[str, list[float]]
 
@@ -30,23 +31,23 @@ class Attribution:
 
 
 class Coalitions:
-    """The merges of some of a recipe's experts.
-
-    Where a method can't merge those who are left with the weights that they have (they sum to zero, and the method
-    divides by the sum), the base stands for them: nothing with a weight is left.
+    """The merges of some of a recipe's experts, scored.
 
     Args:
         losses: Scores recipes.
         recipe: The whole merge.
         experts: The model strings of its experts by name.
         base: The base's model string.
+        models: The opened models that the recipe names.
     """
 
-    def __init__(self, losses: MergeLosses, recipe: Recipe, experts: Mapping[str, str], base: str) -> None:
+    def __init__(
+        self, losses: MergeLosses, recipe: Recipe, experts: Mapping[str, str], base: str, models: Models
+    ) -> None:
         self.experts = experts
         self.scored = 0
         """How many coalitions were asked for so far."""
-        self._losses, self._recipe, self._base = losses, recipe, base
+        self._losses, self._recipe, self._base, self._models = losses, recipe, base, models
         self._found: dict[frozenset[str], RowLosses] = {}
         self.told: Callable[[int], None] = lambda scored: None
 
@@ -58,13 +59,8 @@ class Coalitions:
             SearchError: A loss isn't finite.
         """
         if members not in self._found:
-            recipe = coalition(self._recipe, [self.experts[name] for name in members], base=self._base)
-            try:
-                self._found[members] = self._losses.of(recipe)
-            except ConfigError:
-                if len(members) in (0, len(self.experts)):
-                    raise
-                self._found[members] = self.losses(frozenset())
+            left = [self.experts[name] for name in members]
+            self._found[members] = self._losses.of(coalition(self._recipe, left, base=self._base, models=self._models))
             self.scored += 1
             self.told(self.scored)
         return self._found[members]

@@ -8,7 +8,7 @@ from unspoiled.evaluate import Finite, Positive, Rate, Record, ResultFile, Share
 
 
 class LayerOutlier(Record):
-    """A part of a task vector that is far larger than its like."""
+    """A part of a task vector that is far larger, or far smaller, than its like."""
 
     expert: str
     """Whose task vector."""
@@ -17,7 +17,8 @@ class LayerOutlier(Record):
     relative_norm: Finite
     """‖τ‖ / ‖θ_base‖ there."""
     score: Finite
-    """By how many robust standard deviations (1.4826 MAD) its logarithm is off the median of the expert's layers."""
+    """By how many robust standard deviations (1.4826 MAD) its logarithm is off the median of the expert's layers:
+    above it, the part is far larger than its like; below it (a negative score), far smaller."""
 
 
 class TaskVectors(Record):
@@ -30,7 +31,7 @@ class TaskVectors(Record):
     relative_norms: dict[str, list[Finite]]
     """By expert, then layer: ‖τ‖ / ‖θ_base‖ there, both Frobenius."""
     outliers: list[LayerOutlier]
-    """Parts that are far larger than their like; empty where there are none."""
+    """Parts that are far larger, or far smaller, than their like; empty where there are none."""
     cosines: dict[str, dict[str, Finite]]
     """Between the experts' whole task vectors."""
     safety_cosines: dict[str, list[Finite | None]]
@@ -118,7 +119,8 @@ class TriggerRates(Record):
     high: Finite
     """The upper end."""
     p_value: Share
-    """Exact McNemar on the pairs, adjusted by Holm over all models and suites."""
+    """Exact and paired: McNemar, or the sign-flip test of families' sums where a family has several pairs; adjusted by
+    Holm over all models and suites."""
 
 
 class Audit(ResultFile):

@@ -28,7 +28,8 @@ def task_vectors(
 ) -> TaskVectors:
     """Measure every expert's task vector τ = θ_expert − θ_base, layer by layer.
 
-    Tensors are read a block of rows at a time, adapters as their two factors; products are summed in float64.
+    Tensors are read a block of rows at a time, adapters as their two factors; products are summed in float64. An expert
+    that is the base itself has a task vector of zeros.
 
     Args:
         base: The common ancestor.
@@ -41,6 +42,9 @@ def task_vectors(
         PreflightError: The models' tensors don't have the same names and shapes.
     """
     moved = {name: source for name, source in experts.items() if str(source.ref) != str(base.ref)}
+    if not moved:  # nothing to plan: a merge has at least one expert
+        zeros = {label: torch.zeros(1, 1, dtype=torch.float64) for label in Layers(list(base.tensors)).labels}
+        return _measured(dict.fromkeys(experts), zeros, safest)
     recipe = Recipe(
         merge_method="task_arithmetic",
         base_model=str(base.ref),
@@ -63,9 +67,9 @@ def task_vectors(
 def outliers(relative_norms: Mapping[str, Sequence[float]], labels: Sequence[str]) -> list[LayerOutlier]:
     """Return the layers whose relative norm is out of line with the same expert's other layers.
 
-    The score is z = (ln r − median) / max(1.4826 · MAD, 0.05) over the layers that the expert changes; an outlier has
-    |z| > 3.5. An expert that changes fewer than four layers has none. Embeddings and head are not judged: they have no
-    like.
+    The score is z = (ln r − median) / max(1.4826 · MAD, 0.05) over the layers that the expert changes. An outlier has
+    |z| > 3.5: far larger than the others where z is positive, far smaller where it is negative. An expert that changes
+    fewer than four layers has none. Embeddings and head are not judged: they have no like.
 
     Args:
         relative_norms: By expert, ‖τ‖ / ‖θ_base‖ of each layer, at least 0.

@@ -145,7 +145,7 @@ class _Auditing:
                 models=self._bunch.models_hash,
                 note=self._watcher.note,
             )
-            coalitions = Coalitions(losses, recipe, experts, base)
+            coalitions = Coalitions(losses, recipe, experts, base, self._bunch.models)
             most = 2 ** len(experts)
             coalitions.told = lambda scored: self._watcher.advance(f"coalitions of {name}", scored, max(scored, most))
             return audit_merge(
@@ -158,9 +158,9 @@ class _Auditing:
             )
 
         self._attribution(name, recipe, experts, common)
-        for expert, model in experts.items():
-            left = [other for other in experts.values() if other != model]
-            self._answer_without(name, expert, coalition(recipe, left, base=base))
+        for expert in experts:
+            left = [model for other, model in experts.items() if other != expert]
+            self._answer_without(name, expert, recipe, left, base)
         path = self._folder / f"{name}.json"
         inputs = [common, self._config.orders, self._bunch.config.search.seed]
         inputs += [self._run.digest(step) for step in self._steps if step.startswith(f"audit:{name}:")]
@@ -213,14 +213,14 @@ class _Auditing:
         """Return the merge's refusal rate as it was measured when it became a finalist, on the same prompts."""
         return self._found.choice.chosen_of(name).answered.refusal
 
-    def _answer_without(self, name: str, expert: str, recipe: Recipe) -> None:
+    def _answer_without(self, name: str, expert: str, recipe: Recipe, left: Sequence[str], base: str) -> None:
         """Have the merge without one expert answer the unsafe prompts of the selection split."""
         path, guard = self._answers_file(name, expert), self._bunch.data_guard
         path.parent.mkdir(exist_ok=True)
         limit = self._bunch.config.evaluate.max_new_tokens
 
         def write() -> None:
-            model = self._merged(recipe)
+            model = self._merged(coalition(recipe, left, base=base, models=self._bunch.models))
             prompts = [Prompt(text) for text in self._unsafe]
             progress = self._progress(f"{name} without {expert} answers")
             samples = model.generate(prompts, max_new_tokens=limit, on_sample=counted(progress, len(prompts)))
@@ -230,7 +230,7 @@ class _Auditing:
             shown = zip(self._unsafe, samples, refused, strict=True)
             write_jsonl_atomic(path, [{"prompt": p, "response": s.text, "refused": r} for p, s, r in shown])
 
-        inputs = [recipe.to_yaml(), self._bunch.models_hash, self._unsafe, limit, guard.fingerprint]
+        inputs = [recipe.to_yaml(), left, self._bunch.models_hash, self._unsafe, limit, guard.fingerprint]
         self._step(f"audit:{name}:without:{expert}", inputs, [path], write)
 
     def _refusal_without(self, name: str, expert: str) -> Rate:

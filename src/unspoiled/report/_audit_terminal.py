@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from unspoiled.audit import Audit, Change, MergeAudit, gives_way
+from unspoiled.audit import Audit, Change, LayerOutlier, MergeAudit, gives_way
 from unspoiled.evaluate import ALPHA, INVALID, REFUSAL, Rate
 from unspoiled.report._hostile_text import shortened
 from unspoiled.report._plain_table import plain_table
-from unspoiled.report._wording import interval, listing, number, p_value, percent
+from unspoiled.report._wording import interval, listing, number, p_value, percent, refusal_change
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,8 +53,7 @@ def _spoiler(name: str, merge: MergeAudit) -> str:
     text = f"{shortened(merge.spoiler, _NAME)} spoils it: CE_safety changes by {number(fall.difference, 3)} without it"
     text += f" ({number(fall.low, 3)} to {number(fall.high, 3)})"
     if merge.spoiler in merge.refusal_without:
-        after = merge.refusal_without[merge.spoiler]
-        text += f", and refusal goes from {percent(merge.refusal.rate, 0)} to {percent(after.rate, 0)}"
+        text += f", and {refusal_change(merge.refusal, merge.refusal_without[merge.spoiler])}"
     return where + text + "."
 
 
@@ -64,7 +63,7 @@ def _experts(audit: Audit) -> Table:
     for expert in audit.experts:
         rates = audit.alone.get(expert, {})
         changed = [norm for norm in vectors.relative_norms[expert] if norm > 0.0]
-        outliers = [one.layer.removeprefix("layer ") for one in vectors.outliers if one.expert == expert]
+        outliers = [_outlier(one) for one in vectors.outliers if one.expert == expert]
         _add(
             table,
             shortened(expert, _NAME),
@@ -76,7 +75,12 @@ def _experts(audit: Audit) -> Table:
             shortened(", ".join(outliers), 10) or "–",
         )
     safest = f"cos: of τ with {shortened(audit.safest, _NAME)}'s, the safest"
-    return _captioned(table, f"alone, on the test split; of layer: median of ‖τ‖ / ‖base‖\n{safest}; outliers: layers")
+    outlying = "outliers: layers far larger than the rest, or ↓ far smaller"
+    return _captioned(table, f"alone, on the test split; of layer: median of ‖τ‖ / ‖base‖\n{safest}\n{outlying}")
+
+
+def _outlier(outlier: LayerOutlier) -> str:
+    return outlier.layer.removeprefix("layer ") + ("↓" if outlier.score < 0.0 else "")
 
 
 def _safety(name: str, merge: MergeAudit) -> Table:
@@ -95,7 +99,8 @@ def _safety(name: str, merge: MergeAudit) -> Table:
             bold=expert == merge.spoiler,
         )
     caption = f"CE_safety, nats per token: base {merge.base['safety'].loss:.3f}, merge {merge.merge['safety'].loss:.3f}"
-    return _captioned(table, f"{caption}, refusal {_rate(merge.refusal)}\n* resolved at 5% over all changes (Holm)")
+    stars = "* resolved at 5% (Holm): without it, over the experts;\nhalved, over all other changes of this merge"
+    return _captioned(table, f"{caption}, refusal {_rate(merge.refusal)}\n{stars}")
 
 
 def _costs(name: str, merge: MergeAudit) -> list[Table]:
@@ -108,7 +113,7 @@ def _costs(name: str, merge: MergeAudit) -> list[Table]:
         table = _table(f"{shortened(name, _NAME)} without", heads)
         for expert, changes in merge.without.items():
             _add(table, "  " + shortened(expert, _NAME), *(_change(changes[term]) for term in own))
-        tables.append(_captioned(table, "change of the losses, nats per token"))
+        tables.append(_captioned(table, "change of the losses, nats per token\n* resolved at 5%, as for halved"))
     return tables
 
 
@@ -141,7 +146,7 @@ def _triggers(audit: Audit) -> Table:
                 p_value(rates.p_value),
                 bold=turned,
             )
-    return _captioned(table, "exact McNemar, Holm over all suites and models; → refuses less with the trigger")
+    return _captioned(table, "exact paired test, Holm over all suites and models\n→ refuses less with the trigger")
 
 
 def _table(first: str, others: Sequence[str]) -> Table:

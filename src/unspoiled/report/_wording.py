@@ -26,6 +26,12 @@ def interval(rate: Rate, digits: int = 1) -> str:
     return f"{100 * rate.low:.{digits}f}–{100 * rate.high:.{digits}f}"
 
 
+def refusal_change(before: Rate, after: Rate) -> str:
+    """Write how refusal of the same prompts changes: refusal of 60 prompts goes from 10% (5–20) to 92% (82–96)."""
+    ends = [f"{percent(rate.rate, 0)} ({interval(rate, 0)})" for rate in (before, after)]
+    return f"refusal of {before.n} unsafe prompts of the selection split goes from {ends[0]} to {ends[1]}"
+
+
 def points(difference: float) -> str:
     """Write a difference of two shares in percentage points, with its sign: +2.0, −11.3, 0.0."""
     text = f"{100 * difference:+.1f}"
