@@ -32,6 +32,7 @@ from unspoiled.pipeline._askers import public_name
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_sets import LONGEST_REPLY, data_sets, dropped_files
 from unspoiled.pipeline._directory import RunDirectory
+from unspoiled.pipeline._guards import public_guard_name
 
 
 def write_data_card(bunch: Bunch, run: RunDirectory, rows: Sequence[Row], tallies: Mapping[str, Tally]) -> None:
@@ -69,7 +70,7 @@ def data_card_inputs(
         command="unspoiled generate run.yaml",
         versions={"unspoiled": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         models=tuple(_models(bunch)),
-        guards=(GuardUsed(bunch.data_guard.name, bunch.data_guard.fingerprint),),
+        guards=(GuardUsed(public_guard_name(bunch.data_guard), bunch.data_guard.fingerprint),),
         sampling=tuple(_sampling(bunch)),
         templates={"texts of requests": bunch.templates.fingerprint, "taxonomy": hash_value(categories)},
         yields={title: tally.total for title, tally in tallies.items()},

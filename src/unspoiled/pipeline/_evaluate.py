@@ -37,6 +37,7 @@ from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._generate import tallies
+from unspoiled.pipeline._guards import public_guard_name
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import answers_identity, model_identity
 from unspoiled.pipeline._progress import Watcher
@@ -214,7 +215,7 @@ def _provenance(bunch: Bunch, found: SearchResult) -> dict[str, str]:
         "objective": described_goal(found.goals["search"]),
         "safest expert": found.safest,
         "guard": _names(bunch.test_guards.values()),
-        "search_guard": bunch.data_guard.name,
+        "search_guard": public_guard_name(bunch.data_guard),
         "generate.seed": str(config.generate.seed),
         "search.seed": str(config.search.seed),
         **described_settings(config.evaluate, config.runtime, config.merge.dtype),
@@ -260,4 +261,4 @@ def _without_paths(bunch: Bunch, recipe: Recipe) -> str:
 
 
 def _names(guards: Iterable[Guard]) -> str:
-    return " and ".join(guard.name for guard in guards)
+    return " and ".join(public_guard_name(guard) for guard in guards)

@@ -27,7 +27,7 @@ from unspoiled.files import RunLock, hash_file, write_atomic
 from unspoiled.guards import Guard
 from unspoiled.pipeline._attempts import Attempts
 from unspoiled.pipeline._device import require_device
-from unspoiled.pipeline._guards import open_configured
+from unspoiled.pipeline._guards import open_configured, public_guard_name
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
@@ -249,7 +249,7 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
     files |= {f"{name} test": path for name, path in config.domains.items()}
     return {
         **software_versions(),
-        "guard": " and ".join(guard.name for guard in opened.guards.values()),
+        "guard": " and ".join(public_guard_name(guard) for guard in opened.guards.values()),
         **described_settings(
             config if opened.base is not None else config.model_copy(update={"gibberish": None}),
             config.runtime,

@@ -25,6 +25,13 @@ def open_guards(config: RunConfig, attempts: Attempts) -> dict[str, Guard]:
     return guards
 
 
+def public_guard_name(guard: Guard) -> str:
+    """Return a guard's name without the path to its model on this machine, as `public_name` does for models."""
+    family, colon, model = guard.name.partition(":")
+    parts = [Path(part).name if Path(part).is_absolute() else part for part in model.split("+")]
+    return f"{family}{colon}{'+'.join(parts)}"
+
+
 def open_configured(given: GuardConfig | None, directory: Path, runtime: RuntimeConfig, weights: Dtype) -> Guard:
     """Open one guard.
 
