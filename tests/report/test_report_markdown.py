@@ -3,6 +3,7 @@
 from markdown_it import MarkdownIt
 
 from unspoiled.report import ReportInputs, render_markdown
+from unspoiled.report._markdown_text import plain
 
 
 def test_every_rate_and_mean_stands_in_the_table(inputs):
@@ -22,6 +23,12 @@ def test_the_audit_in_short(inputs):
     assert "Audit: “letters” spoils the uniform merge: without it, CE\\_safety changes by −0.95" in text
     assert "| letters | −0.95 (−1.04 to −0.86) |" in text
     assert "Audit" not in render_markdown(ReportInputs(title="t", results=inputs.results))
+
+
+def test_a_bare_address_is_no_link():
+    """GitHub makes a link of `www.` before anything; an entity in it is no part of an address, and shows the same."""
+    assert plain("www.evil.example, WWW.evil.example") == "www&#46;evil.example, WWW&#46;evil.example"
+    assert MarkdownIt().render(plain("www.evil.example")) == "<p>www.evil.example</p>\n"
 
 
 def test_hostile_text_renders_as_text(hostile_inputs):
