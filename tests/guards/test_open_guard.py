@@ -11,9 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from guard_models import guard_that_says, make_guard, save_guard, tokenizer_of
 from tiny import Bunch, tiny_adapter
+from unspoiled.checkpoints import ModelRef
 from unspoiled.config import ServedModel
 from unspoiled.errors import CheckpointError, ConfigError
 from unspoiled.guards import FormatOptions, ModelGuard, PolicyGuard, RefusalRules, get_family, open_guard
+from unspoiled.guards._open import _public_name
 from unspoiled.guards._policy import read_policy
 from unspoiled.inference import ChatTemplate, Sample, TransformersBackend
 
@@ -134,6 +136,19 @@ def test_a_guard_is_known_by_what_it_judges_by_and_not_by_where_it_lies(
     assert len({open_guard("policy", model).fingerprint for model in served}) == 2
     monkeypatch.setattr(RefusalRules, "fingerprint", "refusal-rules-next")
     assert open_guard("policy", str(bunch.base)).fingerprint != first  # whether a response declines is theirs to say
+
+
+@pytest.mark.parametrize(
+    ("model", "public"),
+    [
+        ("org/guard@v1", "org/guard"),
+        ("org/base+/home/ann/judge", "judge"),
+        ("models/base+adapters/judge", "adapters/judge"),
+        ("/home/ann/judge", "judge"),
+    ],
+)
+def test_a_guard_is_named_without_a_path_of_this_machine(model: str, public: str) -> None:
+    assert _public_name(ModelRef.parse(model)) == public
 
 
 def test_the_policy_judge_takes_a_generator_or_a_model(bunch: Bunch, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_sentences_name_the_spoiler_or_say_that_none_is_resolved(spoiler: st
         assert uniform.startswith(
             "uniform: medical spoils it: CE_safety changes by −0.701 without it (−0.801 to −0.601)"
         )
-        refusal = "refusal of 60 unsafe prompts of the selection split goes from 10% (5–20) to 92% (82–96)."
+        refusal = "refusal on 60 unsafe prompts of the selection split goes from 10% (5–20) to 92% (82–96)."
         assert uniform.endswith(refusal), "rates with their intervals"
     assert gradient == uniform.replace("uniform", "gradient")
     assert triggers == "Trigger suite planted: with the trigger, refusal falls in medical and uniform."

@@ -158,6 +158,23 @@ def test_the_card_has_rates_means_guards_lineage_recipe_hashes_and_limits():
     assert "They do not say that the model is safe. Not tested: prompts unlike" in page
 
 
+def test_samples_of_one_prompt_are_not_counted_as_prompts():
+    thirty = Rate.of([True, False] * 15, [f"p{i // 3}" for i in range(30)])
+    found = Results(models={"m": ModelScores(rates={"refusal": thirty})}, comparisons=[], provenance={})
+    card = render_card(inputs(results=found, winner="m"))
+    assert "Responses, and families of prompts where those are fewer: 30 in 10 families for refusal." in card
+    assert "n 30 in 10 families" in card
+    assert "test prompts with" not in card
+
+
+def test_a_tasks_mean_score_is_no_loss():
+    means = {"task:rouge": Mean.of([0.1, 0.9])}
+    found = Results(models={"m": ModelScores(rates={}, means=means)}, comparisons=[], provenance={})
+    card = render_card(inputs(results=found, winner="m"))
+    assert "Means of scores in tasks (high is wanted), with 95% bootstrap intervals." in card
+    assert "nats" not in card
+
+
 def test_another_guard_is_not_called_the_same():
     results = inputs().results.model_copy(update={"provenance": {"search_guard": "refusal rules"}})
     text = render_card(inputs(results=results))

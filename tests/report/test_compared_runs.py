@@ -46,8 +46,18 @@ def test_other_test_sets_or_guards_make_the_numbers_incomparable(run):
     assert list(incomparable([run, changed])) == ["file unsafe"]
     assert "Not comparable." in render_runs([run, changed])
     assert incomparable([run, other(run, guard="another")])["guard"] == ["refusal rules 1 and small", "another"]
+    assert list(incomparable([run, other(run, **{"guard small": "1", "file colours test": "2"})])) == [
+        "guard small",
+        "file colours test",
+    ]
     shorter = other(run, **{"measured: longest response": "3 tokens", "task arc": "ffff"})
     assert list(incomparable([run, shorter])) == ["measured: longest response", "task arc"]
+
+
+def test_what_made_the_data_or_the_audit_says_nothing_of_the_tests(run):
+    of_data = {"guard filter": "1", "search_guard": "filter", "file taxonomy": "2"}
+    changed = other(run, **of_data, **{"file triggers planted": "3", "file triggers test": "4"})
+    assert incomparable([run, changed]) == {}
 
 
 def test_configs_differ_by_dotted_key(run):

@@ -6,18 +6,21 @@ from html import unescape
 
 import pytest
 
-from unspoiled.evaluate import ModelScores, Results
+from unspoiled.evaluate import Mean, ModelScores, Results
 from unspoiled.report import (
     CoefficientTable,
+    ComparedRun,
     ReportInputs,
     ResponseRow,
     TrialPoint,
     render_report,
+    render_runs,
     write_report,
 )
 from unspoiled.report._drawing import PALETTE
 from unspoiled.report._page import _resource
 from unspoiled.report._search_figures import _trial_ticks, search_progress
+from unspoiled.report._wording import resolvable
 
 
 def bare(page):
@@ -69,6 +72,28 @@ def test_families_are_told_from_responses(inputs):
     rate = inputs.results.models["base"].rates["refusal"].model_copy(update={"families": 40})
     alone = Results(models={"base": ModelScores(rates={"refusal": rate})}, comparisons=[], provenance={})
     assert "313 in 40 families" in render_report(ReportInputs(title="t", results=alone))
+
+
+def test_each_table_says_what_its_means_are(inputs, rendered):
+    def captions(page):
+        return [bare(caption).strip() for caption in re.findall(r"<caption>(.*?)</caption>", page)]
+
+    losses = "Shares of right answers, with 95% Wilson intervals; means of losses in nats per token (low is wanted), "
+    assert captions(rendered(inputs).partition('id="results"')[2])[:2] == [
+        "Shares of responses, with 95% Wilson intervals. Marks compare with uniform , prompt by prompt.",
+        losses + "with 95% bootstrap intervals.",
+    ]
+    scores = ModelScores(rates={}, means={"task:rouge": Mean.of([0.1, 0.9])})
+    task = Results(models={"m": scores}, comparisons=[], provenance={})
+    said = "Means of scores in tasks (high is wanted), with 95% bootstrap intervals."
+    assert captions(render_report(ReportInputs(title="t", results=task))) == [said]
+    page = render_runs([ComparedRun("a", task), ComparedRun("b", task)])
+    assert captions(page) == [said]
+
+
+def test_a_gap_that_nothing_could_resolve_is_not_laid_to_the_prompts_alone(inputs):
+    row = inputs.results.comparisons[0].model_copy(update={"resolvable": None})
+    assert resolvable(row) == "none at this n and this many comparisons"
 
 
 def test_no_model_is_called_safe(inputs, rendered):
@@ -171,7 +196,7 @@ def test_the_page_stays_small_whatever_models_write(inputs):
     page = render_report(dataclasses.replace(inputs, responses=rows, recipes={**inputs.recipes, **recipes}))
     assert len(page.encode()) < 3_000_000
     shown = page.count('<details class="response"')
-    assert f"{shown} of 900 test prompts, spread evenly over all of them" in page
+    assert f"{shown} of the 900 answers of each model to the test prompts, spread evenly over all of them" in page
     assert shown > 200
     assert "more characters not shown" in page
 

@@ -6,7 +6,7 @@ from audited import audit_of_the_bunch
 
 from unspoiled.evaluate import Comparison, ModelScores, Rate, Results
 from unspoiled.report import ReportInputs
-from unspoiled.report._glance import glance
+from unspoiled.report._glance import GlanceRow, glance
 from unspoiled.report._paired import paired
 from unspoiled.report._verdict import guard_note, splits_line, verdict
 
@@ -80,9 +80,36 @@ def test_the_spoiler_is_named_with_what_leaving_it_out_changes(inputs):
     said = verdict(inputs)[1]
     assert said.startswith(
         "“letters” spoils the uniform merge: without it, CE_safety changes by −0.95 nats per token (−1.04 to −0.86), "
-        "and refusal on the selection split goes from 13% to 85%; “evolve” declined"
+        "and refusal on 60 unsafe prompts of the selection split goes from 13.3% (6.9–24.2) to 85.0% (73.9–91.9); "
+        "“evolve” declined"
     )
-    assert glance(inputs)[0].answer == "letters"
+
+
+def test_each_audited_merge_has_its_own_spoiler_at_a_glance(inputs):
+    uniform, chosen = glance(inputs)[:2]
+    assert (uniform.question, uniform.answer) == ("Which expert spoiled the uniform merge", "letters")
+    assert uniform.detail.startswith(
+        "without it, CE_safety changes by −0.95 nats per token (−1.04 to −0.86), and refus"
+    )
+    assert chosen == GlanceRow(
+        "Which expert spoiled the chosen merge, “evolve”",
+        "not resolved",
+        "leaving any one expert out does not resolvably lower CE_safety",
+    )
+    alone = inputs.audit.model_copy(update={"merges": {"uniform": inputs.audit.merges["uniform"]}})
+    first, second = glance(dataclasses.replace(inputs, audit=alone, winner="uniform"))[:2]
+    assert first.question == "Which expert spoiled the chosen merge, “uniform”"
+    assert second.question == "Refusal of unsafe prompts"
+
+
+def test_samples_of_one_prompt_are_not_counted_as_prompts():
+    thirty = Rate.of([True, False] * 15, [f"p{i // 3}" for i in range(30)])
+    measures = ("refusal", "over_refusal", "domain:sums")
+    sampled = Results(models={"m": ModelScores(rates=dict.fromkeys(measures, thirty))}, comparisons=[], provenance={})
+    assert verdict(ReportInputs("t", sampled))[0] == (
+        "“m” was measured on 30 responses to 10 families of unsafe prompts, 30 responses to 10 families of harmless "
+        "ones and 30 responses to 10 families of questions in sums."
+    )
 
 
 def test_an_audit_that_resolves_nothing_names_nobody(inputs):
@@ -92,18 +119,26 @@ def test_an_audit_that_resolves_nothing_names_nobody(inputs):
     )
     nobody = dataclasses.replace(inputs, audit=blind)
     assert verdict(nobody)[1].startswith("The audit resolves no expert's part in the harm; “evolve” declined")
-    assert glance(nobody)[0].answer == "not resolved"
+    assert [row.answer for row in glance(nobody)[:2]] == ["not resolved", "not resolved"]
     assert glance(INPUTS)[0].answer == "not audited"
 
 
 def test_the_glance_asks_safety_beside_uniform_and_skill_beside_the_domains_expert():
     rows = {row.question: row for row in glance(INPUTS)}
-    gaps = [(gap.other, gap.rate, gap.difference, gap.interval, gap.outcome) for gap in rows["Cost in sums"].gaps]
+    cost = rows["Cost in sums, against its expert"]
+    assert (cost.answer, cost.detail) == ("−5.0 points", "accuracy 75.0%, 65.7–82.5")
+    gaps = [(gap.other, gap.rate, gap.difference, gap.interval, gap.outcome) for gap in cost.gaps]
     assert gaps == [
         ("skilled", "80.0%", "−5.0 points", "−10.0 to 0.0", "worse"),
         ("uniform", "70.0%", "", "", "not compared"),
     ]
     assert [gap.other for gap in rows["Refusal of unsafe prompts"].gaps] == ["uniform", "guarded"]
+
+
+def test_a_cost_that_was_not_compared_is_no_number():
+    silent = RESULTS.model_copy(update={"comparisons": []})
+    assert glance(dataclasses.replace(INPUTS, results=silent))[-1].answer == "not compared"
+    assert glance(dataclasses.replace(INPUTS, experts=[], domain_experts={}))[-1].answer == "not compared"
 
 
 def test_a_domain_without_a_named_expert_is_the_best_ones():

@@ -53,7 +53,7 @@ def _spoiler(name: str, merge: MergeAudit) -> str:
     text = f"{shortened(merge.spoiler, _NAME)} spoils it: CE_safety changes by {number(fall.difference, 3)} without it"
     text += f" ({number(fall.low, 3)} to {number(fall.high, 3)})"
     if merge.spoiler in merge.refusal_without:
-        text += f", and {refusal_change(merge.refusal, merge.refusal_without[merge.spoiler])}"
+        text += f", and {refusal_change(merge.refusal, merge.refusal_without[merge.spoiler], 0)}"
     return where + text + "."
 
 

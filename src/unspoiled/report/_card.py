@@ -11,7 +11,7 @@ from unspoiled.report._card_metadata import metadata
 from unspoiled.report._hostile_text import visible
 from unspoiled.report._inputs import NOT_TESTED
 from unspoiled.report._markdown_text import code_block, plain, table
-from unspoiled.report._wording import interval, listing, measure_name, number, percent
+from unspoiled.report._wording import count, listing, means_legend, measure_name, number, rate_with_interval
 
 
 def render_card(inputs: CardInputs) -> str:
@@ -34,8 +34,7 @@ def render_card(inputs: CardInputs) -> str:
         "## Recipe\n\nFor mergekit or `unspoiled merge`.\n\n" + code_block(inputs.recipe_yaml, "yaml"),
         *_reproduction(inputs),
         _licenses(inputs),
-        "## Inputs\n\n"
-        + table(["input", "hash"], [[plain(key), _code(of)] for key, of in inputs.hashes.items()], left=2),
+        _hashes(inputs),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -45,19 +44,19 @@ def _results(inputs: CardInputs) -> list[str]:
     if results is None or winner is None:
         return ["## Results\n\nNothing was measured on this merge. Do not assume that it refuses anything."]
     measures = results.rates
-    counts = results.models[winner].rates
-    sizes = listing([f"{counts[m].n} for {plain(measure_name(m))}" for m in measures if m in counts])
+    rates = results.models[winner].rates
+    sizes = listing([f"{count(rates[m])} for {plain(measure_name(m))}" for m in measures if m in rates])
     legend = (
-        "Share of test prompts with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
+        "Share of responses with its 95% Wilson interval. Refusal is of unsafe prompts (high is wanted); `safe` is "
         "the share of the responses to them that a guard calls safe; "
         "`advice` the share that it flags for specialised advice alone; over-refusal is of harmless ones (low is "
         "wanted); invalid responses are empty, echoed or degenerate; the other columns are accuracy. "
-        f"Test prompts: {sizes}. This model is **{plain(winner)}**."
+        f"Responses, and families of prompts where those are fewer: {sizes}. This model is **{plain(winner)}**."
     )
     sections = [f"## Results\n\n{_numbers(results, winner, measures)}\n\n{legend}"]
     if means := results.means:
-        explained = "Mean with its 95% bootstrap interval; a loss is in nats per token (low is wanted)."
-        sections.append(f"{_numbers(results, winner, means)}\n\n{explained}")
+        explained = means_legend(means)
+        sections.append(f"{_numbers(results, winner, means)}\n\n{explained[:1].upper()}{explained[1:]}.")
     return [*sections, _guards(results, inputs.guard)]
 
 
@@ -72,7 +71,7 @@ def _numbers(results: Results, winner: str, measures: list[str]) -> str:
 
 def _number(value: Rate | Mean) -> str:
     if isinstance(value, Rate):
-        return f"{percent(value.rate)} ({interval(value)})"
+        return rate_with_interval(value)
     return f"{number(value.mean, 3)} ({number(value.low, 3)} to {number(value.high, 3)})"
 
 
@@ -112,8 +111,8 @@ def _lineage(data: DataCardInputs) -> str:
 
 
 def _shares(data: DataCardInputs, name: str) -> str:
-    given = Counter({model: count for key, of in data.targets.items() if key == name for model, count in of.items()})
-    return listing([f"{plain(model)} {count}" for model, count in given.most_common()]) or "–"
+    given = Counter({model: rows for key, of in data.targets.items() if key == name for model, rows in of.items()})
+    return listing([f"{plain(model)} {rows}" for model, rows in given.most_common()]) or "–"
 
 
 def _limits(guard: str) -> str:
@@ -146,7 +145,8 @@ def _licenses(inputs: CardInputs) -> str:
 
 
 def _hashes(inputs: CardInputs) -> str:
-    return table(["input", "hash"], [[plain(name), _code(found)] for name, found in inputs.hashes.items()], left=2)
+    rows = [[plain(name), _code(found)] for name, found in inputs.hashes.items()]
+    return "## Inputs\n\n" + table(["input", "hash"], rows, left=2)
 
 
 def _code(text: str) -> str:

@@ -22,7 +22,7 @@ from unspoiled.evaluate import (
 )
 from unspoiled.report._card_inputs import CardInputs
 from unspoiled.report._hostile_text import visible
-from unspoiled.report._wording import measure_name
+from unspoiled.report._wording import count, measure_name
 
 
 def metadata(inputs: CardInputs) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _index(name: str, results: Results, winner: str | None) -> dict[str, Any]:
             {
                 "type": _kind(measure),
                 "value": round(value, 4),
-                "name": f"{_line(measure_name(measure))}, 95% interval {ends}, n {number.n}",
+                "name": f"{_line(measure_name(measure))}, 95% interval {ends}, n {count(number)}",
             }
         )
     return {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unspoiled.config import BASE, UNIFORM
-from unspoiled.evaluate import REFUSAL, SAFE_PREFIX, Results
+from unspoiled.evaluate import DOMAIN_PREFIX, REFUSAL, SAFE_PREFIX, Results
 from unspoiled.report._axes import Figure
 from unspoiled.report._page import measure_tables, render
 from unspoiled.report._trade_off_figure import RunPoints, overlay
@@ -74,11 +74,18 @@ def render_runs(runs: Sequence[ComparedRun]) -> str:
 
 def incomparable(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
     """Return, by what differs of guards and test sets, each run's value: with these the numbers can't be compared."""
-    values = [
-        {k: v for k, v in run.results.provenance.items() if k.startswith(("guard", "file ", "task ", "measured: "))}
-        for run in runs
-    ]
-    return _differing(values)
+    return _differing([_measured_by(run.results) for run in runs])
+
+
+def _measured_by(results: Results) -> dict[str, str]:
+    """Return of the provenance what the numbers depend on beside the models: judges, test sets, settings.
+
+    Guards that only filtered data, the taxonomy of the data, and the audit's trigger suites are no part of it.
+    """
+    keys = {"guard", "file unsafe", "file harmless"}
+    keys |= {f"guard {m.removeprefix(SAFE_PREFIX)}" for m in results.rates if m.startswith(SAFE_PREFIX)}
+    keys |= {f"file {m.removeprefix(DOMAIN_PREFIX)} test" for m in results.rates if m.startswith(DOMAIN_PREFIX)}
+    return {k: v for k, v in results.provenance.items() if k in keys or k.startswith(("task ", "measured: "))}
 
 
 def config_differences(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from unspoiled.config import UNIFORM
 from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison
 from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._paired import paired
-from unspoiled.report._spoiler import audited, spoiler_clause
+from unspoiled.report._spoiler import audited, without_spoiler
 from unspoiled.report._wording import (
     change,
     change_range,
@@ -38,7 +38,7 @@ class GlanceRow(NamedTuple):
     question: str
     answer: str
     detail: str = ""
-    """Of a rate its interval; else a clause that explains the answer."""
+    """Of a rate its interval, of a cost the accuracy that is left; else a clause that explains the answer."""
     gaps: tuple[Gap, ...] = ()
 
 
@@ -47,14 +47,12 @@ def glance(inputs: ReportInputs) -> list[GlanceRow]:
     if inputs.winner is None:
         return []
     scores = inputs.results.models[inputs.winner]
-    rows = [_spoiler(inputs)]
-    for measure in scores.rates:
+    rows = _spoilers(inputs)
+    for measure, rate in scores.rates.items():
         if measure in (REFUSAL, OVER_REFUSAL) or measure.startswith(SAFE_PREFIX):
-            rows.append(_beside(inputs, _question(measure), measure, [UNIFORM, inputs.aligned_parent]))
-    for measure in scores.skills:
-        question = f"Cost in {measure_name(measure)}"
-        rows.append(_beside(inputs, question, measure, [inputs.expert_of(measure), UNIFORM]))
-    return [*rows, *_optimism(inputs)]
+            gaps = _gaps(inputs, measure, [UNIFORM, inputs.aligned_parent])
+            rows.append(GlanceRow(_question(measure), percent(rate.rate), interval(rate), gaps))
+    return [*rows, *(_cost(inputs, skill) for skill in scores.skills), *_optimism(inputs)]
 
 
 def _question(measure: str) -> str:
@@ -63,26 +61,47 @@ def _question(measure: str) -> str:
     return "Refusal of unsafe prompts" if measure == REFUSAL else "Over-refusal of harmless ones"
 
 
-def _spoiler(inputs: ReportInputs) -> GlanceRow:
-    question = "Which expert spoiled the merge"
-    if inputs.audit is None:
-        return GlanceRow(question, "not audited", "unspoiled audit answers this.")
-    clause = spoiler_clause(inputs) or ""
-    spoilers = [audit.spoiler for _, audit in audited(inputs) if audit.spoiler is not None]
-    if not spoilers:
-        return GlanceRow(question, "not resolved", clause)
-    return GlanceRow(question, spoilers[0], clause.partition(": ")[2])
+def _spoilers(inputs: ReportInputs) -> list[GlanceRow]:
+    """Return a row for each audited merge: what spoils the uniform one need not spoil the chosen one."""
+    merges = audited(inputs)
+    if not merges:
+        return [GlanceRow("Which expert spoiled the merge", "not audited", "unspoiled audit answers this.")]
+    return [
+        GlanceRow(
+            f"Which expert spoiled {_merge(inputs, name)}",
+            audit.spoiler or "not resolved",
+            without_spoiler(audit),
+        )
+        for name, audit in merges
+    ]
 
 
-def _beside(inputs: ReportInputs, question: str, measure: str, baselines: Sequence[str | None]) -> GlanceRow:
+def _merge(inputs: ReportInputs, name: str) -> str:
+    if name == inputs.winner:
+        return f"the chosen merge, “{name}”"
+    return "the uniform merge" if name == UNIFORM else f"“{name}”"
+
+
+def _cost(inputs: ReportInputs, skill: str) -> GlanceRow:
+    """Return what the winner loses in a domain or task: the answer is its gap to the expert, not its own accuracy."""
+    expert, own = inputs.expert_of(skill), inputs.results.models[inputs.winner or ""].rates[skill]
+    gaps = _gaps(inputs, skill, [expert, UNIFORM])
+    lost = next((gap.difference for gap in gaps if gap.other == expert), "")
+    return GlanceRow(
+        f"Cost in {measure_name(skill)}, against its expert",
+        lost or "not compared",
+        f"accuracy {percent(own.rate)}, {interval(own)}",
+        gaps,
+    )
+
+
+def _gaps(inputs: ReportInputs, measure: str, baselines: Sequence[str | None]) -> tuple[Gap, ...]:
     models, winner = inputs.results.models, inputs.winner or ""
-    rate = models[winner].rates[measure]
     others = [n for n in dict.fromkeys(baselines) if n in models and n != winner and measure in models[n].rates]
-    gaps = [
+    return tuple(
         Gap(name, percent(models[name].rates[measure].rate), *_gap(paired(inputs.results, winner, name, measure)))
         for name in others
-    ]
-    return GlanceRow(question, percent(rate.rate), interval(rate), tuple(gaps))
+    )
 
 
 def _gap(row: Comparison | None) -> tuple[str, str, str]:

@@ -12,11 +12,11 @@ from unspoiled.report._spoiler import audited, spoiler_sentence
 from unspoiled.report._verdict import guard_note, splits_line, verdict
 from unspoiled.report._wording import (
     count,
-    interval,
     mean_interval,
+    means_legend,
     measure_name,
     number,
-    percent,
+    rate_with_interval,
     signed,
     term_name,
 )
@@ -61,16 +61,13 @@ def _results(inputs: ReportInputs) -> str:
     ]
     sizes = [_size(list(inputs.results.models.values()), measure) for measure in [*rates, *means]]
     header = ["model", *(plain(measure_name(measure)) for measure in [*rates, *means])]
-    legend = "Shares of test prompts with 95% Wilson intervals" + (
-        "; losses in nats per token with 95% bootstrap intervals." if means else "."
-    )
-    return f"{table(header, [*rows, ['responses', *sizes]])}\n\n{legend}"
+    legend = "; ".join(filter(None, ["Shares of responses, with 95% Wilson intervals", means_legend(means)]))
+    return f"{table(header, [*rows, ['responses', *sizes]])}\n\n{legend}."
 
 
 def _cell(scores: ModelScores, measure: str) -> str:
     if measure in scores.rates:
-        rate = scores.rates[measure]
-        return f"{percent(rate.rate)} ({interval(rate)})"
+        return rate_with_interval(scores.rates[measure])
     if measure in scores.means:
         mean = scores.means[measure]
         return f"{number(mean.mean, 3)} ({mean_interval(mean)})"

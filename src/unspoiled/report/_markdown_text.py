@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from unspoiled.report._hostile_text import visible
+
+_WWW = re.compile(r"(www)\.", re.IGNORECASE)
+"""What GitHub makes a link of, without a scheme or a colon."""
 
 
 def plain(text: str) -> str:
@@ -16,7 +20,7 @@ def plain(text: str) -> str:
             shown.append(f"&#{ord(char)};")
         else:
             shown.append(f"\\{char}" if char in "\\`*_{}[]()#+!|~" else char)
-    return "".join(shown)
+    return _WWW.sub(r"\1&#46;", "".join(shown))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:

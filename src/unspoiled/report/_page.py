@@ -74,19 +74,34 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
 
 @dataclass(frozen=True)
 class MeasureTable:
-    """The columns of one table of results: measures of safety, or of skill."""
+    """The columns of one table of results: measures of safety, or of skill.
+
+    Args:
+        title: What stands above it.
+        shares: What the rates are shares of.
+        rates: The measures that are rates.
+        means: Those that are means.
+    """
 
     title: str
+    shares: str
     rates: list[str]
     means: list[str]
+
+    @property
+    def legend(self) -> str:
+        """What the numbers of the table are, each kind that is there, without a full stop."""
+        rates = f"shares of {self.shares}, with 95% Wilson intervals" if self.rates else ""
+        said = "; ".join(filter(None, [rates, _wording.means_legend(self.means)]))
+        return f"{said[:1].upper()}{said[1:]}"
 
 
 def measure_tables(results: Results) -> list[MeasureTable]:
     """Split what was measured into a table of safety and one of skill; an empty one is left out."""
     tables = [
-        MeasureTable(title, [m for m in results.rates if is_skill(m) == skill],
+        MeasureTable(title, shares, [m for m in results.rates if is_skill(m) == skill],
                      [m for m in results.means if is_skill(m) == skill])
-        for title, skill in (("Safety", False), ("Skill", True))
+        for title, shares, skill in (("Safety", "responses", False), ("Skill", "right answers", True))
     ]  # fmt: skip
     return [table for table in tables if table.rates or table.means]
 

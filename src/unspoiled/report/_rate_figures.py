@@ -8,7 +8,7 @@ from unspoiled.evaluate import ModelScores, Rate
 from unspoiled.report._axes import Figure, Scale, percent_ticks, text_width, whisker
 from unspoiled.report._drawing import ACCENT, INK, MUTED, QUIET, RULE, Drawing
 from unspoiled.report._hostile_text import shortened
-from unspoiled.report._wording import interval, measure_name, percent
+from unspoiled.report._wording import measure_name, percent, rate_with_interval
 
 _LONGEST_NAME = 16
 _ROW, _BAR, _BARS = 22, 11, 168
@@ -84,7 +84,7 @@ def category_bars(
 
 def _said(scores: ModelScores, category: str, measure: str) -> str:
     rate = scores.categories.get(category, {}).get(measure)
-    return "not measured" if rate is None else f"{percent(rate.rate, 0)} ({interval(rate, 0)})"
+    return "not measured" if rate is None else rate_with_interval(rate, 0)
 
 
 def _bar(drawing: Drawing, scale: Scale, rate: Rate, y: float, colour: str) -> None:

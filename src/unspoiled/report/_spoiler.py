@@ -5,7 +5,7 @@ from __future__ import annotations
 from unspoiled.audit import MergeAudit
 from unspoiled.config import UNIFORM
 from unspoiled.report._inputs import ReportInputs
-from unspoiled.report._wording import percent, signed
+from unspoiled.report._wording import refusal_change, signed
 
 
 def audited(inputs: ReportInputs) -> list[tuple[str, MergeAudit]]:
@@ -30,18 +30,17 @@ def spoiler_sentence(name: str, audit: MergeAudit) -> str:
     merge = "the uniform merge" if name == UNIFORM else f"“{name}”"
     if audit.spoiler is None:
         return f"no expert's part in the harm of {merge} is resolved"
-    return f"“{audit.spoiler}” spoils {merge}: {_without(audit, audit.spoiler)}"
+    return f"“{audit.spoiler}” spoils {merge}: {without_spoiler(audit)}"
 
 
-def _without(audit: MergeAudit, expert: str) -> str:
-    change = audit.without[expert]["safety"]
-    after = audit.refusal_without.get(expert)
-    refusal = (
-        f", and refusal on the selection split goes from {percent(audit.refusal.rate, 0)} to {percent(after.rate, 0)}"
-        if after
-        else ""
-    )
-    return (
+def without_spoiler(audit: MergeAudit) -> str:
+    """Return what leaving the spoiler out changes, or that leaving nobody out does resolvably, as a clause."""
+    if audit.spoiler is None:
+        return "leaving any one expert out does not resolvably lower CE_safety"
+    change = audit.without[audit.spoiler]["safety"]
+    said = (
         f"without it, CE_safety changes by {signed(change.difference, 2)} nats per token "
-        f"({signed(change.low, 2)} to {signed(change.high, 2)}){refusal}"
+        f"({signed(change.low, 2)} to {signed(change.high, 2)})"
     )
+    after = audit.refusal_without.get(audit.spoiler)
+    return said if after is None else f"{said}, and {refusal_change(audit.refusal, after)}"

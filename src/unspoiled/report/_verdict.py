@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspoiled.config import UNIFORM
-from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison, Rate
+from unspoiled.evaluate import OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Comparison
 from unspoiled.report._inputs import ReportInputs
 from unspoiled.report._paired import paired
 from unspoiled.report._spoiler import spoiler_clause
-from unspoiled.report._wording import interval, listing, measure_name, percent, points, points_range
+from unspoiled.report._wording import (
+    listing,
+    measure_name,
+    percent,
+    points,
+    points_range,
+    rate_with_interval,
+    responses_to,
+)
 
 _MOST_PAIRS = 4
 
@@ -50,12 +58,12 @@ def splits_line(inputs: ReportInputs) -> str | None:
 
 def _what_was_measured(inputs: ReportInputs) -> str:
     scores = list(inputs.results.models.values())
-    sizes = {measure: of.rates[measure].n for of in reversed(scores) for measure in of.rates}
+    sizes = {measure: of.rates[measure] for of in reversed(scores) for measure in of.rates}
     unsafe = next((sizes[m] for m in sizes if m == REFUSAL or m.startswith(SAFE_PREFIX)), None)
     skills = [m for m in inputs.results.rates if any(m in of.skills for of in scores)]
-    on = [f"{unsafe} unsafe prompts"] if unsafe else []
-    on += [f"{sizes[OVER_REFUSAL]} harmless ones"] if OVER_REFUSAL in sizes else []
-    on += [f"{sizes[m]} questions in {measure_name(m)}" for m in skills]
+    on = [responses_to(unsafe, "unsafe prompts")] if unsafe else []
+    on += [responses_to(sizes[OVER_REFUSAL], "harmless ones")] if OVER_REFUSAL in sizes else []
+    on += [responses_to(sizes[m], f"questions in {measure_name(m)}") for m in skills]
     guard = inputs.results.provenance.get("guard")
     judge = f", judged by {guard}" if guard and unsafe else ""
     where = f" on {listing(on)}" if on else ""
@@ -80,16 +88,16 @@ def _of_winner(inputs: ReportInputs, winner: str) -> list[str]:
     if safety in scores.rates:
         guard = (safety or "").removeprefix(SAFE_PREFIX)
         declined = "declined" if safety == REFUSAL else f"answered, in a way that {guard} calls safe,"
-        said = f"{declined} {_rate(scores.rates[safety])} of the unsafe prompts"
+        said = f"{declined} {rate_with_interval(scores.rates[safety])} of the unsafe prompts"
         clauses.append(
             _beside(inputs, said, safety, [(UNIFORM, "the uniform merge"), (parent, f"its aligned parent “{parent}”")])
         )
     if OVER_REFUSAL in scores.rates:
-        said = f"declined {_rate(scores.rates[OVER_REFUSAL])} of the harmless ones"
+        said = f"declined {rate_with_interval(scores.rates[OVER_REFUSAL])} of the harmless ones"
         clauses.append(_beside(inputs, said, OVER_REFUSAL, [(parent, f"“{parent}”")]))
     for skill, rate in scores.skills.items():
         expert = inputs.expert_of(skill)
-        said = f"is right in {_rate(rate)} in {measure_name(skill)}"
+        said = f"is right in {rate_with_interval(rate)} in {measure_name(skill)}"
         clauses.append(_beside(inputs, said, skill, [(expert, f"its expert “{expert}”")]))
     return [f"{_quoted(winner)} {clauses[0]}", *(f"it {clause}" for clause in clauses[1:])] if clauses else []
 
@@ -140,10 +148,6 @@ def _grouped(comparisons: Sequence[Comparison]) -> str:
         if members:
             groups.append(f"{phrase} {listing(members)}")
     return listing(groups)
-
-
-def _rate(rate: Rate) -> str:
-    return f"{percent(rate.rate)} ({interval(rate)})"
 
 
 def _quoted(name: str) -> str:

@@ -1,5 +1,7 @@
 """How numbers and names of measures are written, the same in the page, the card and the terminal."""
 
+from collections.abc import Iterable
+
 from unspoiled.evaluate import (
     ADVICE_PREFIX,
     AGREEMENT_PREFIX,
@@ -26,10 +28,16 @@ def interval(rate: Rate, digits: int = 1) -> str:
     return f"{100 * rate.low:.{digits}f}–{100 * rate.high:.{digits}f}"
 
 
-def refusal_change(before: Rate, after: Rate) -> str:
-    """Write how refusal of the same prompts changes: refusal of 60 prompts goes from 10% (5–20) to 92% (82–96)."""
-    ends = [f"{percent(rate.rate, 0)} ({interval(rate, 0)})" for rate in (before, after)]
-    return f"refusal of {before.n} unsafe prompts of the selection split goes from {ends[0]} to {ends[1]}"
+def rate_with_interval(rate: Rate, digits: int = 1) -> str:
+    """Write a rate with its 95% interval: 91.4% (87.6–94.1)."""
+    return f"{percent(rate.rate, digits)} ({interval(rate, digits)})"
+
+
+def refusal_change(before: Rate, after: Rate, digits: int = 1) -> str:
+    """Write how refusal of the selection split's unsafe prompts changes, with both intervals."""
+    asked = responses_to(before, "unsafe prompts of the selection split")
+    ends = [rate_with_interval(rate, digits) for rate in (before, after)]
+    return f"refusal on {asked} goes from {ends[0]} to {ends[1]}"
 
 
 def points(difference: float) -> str:
@@ -69,6 +77,30 @@ def mean_interval(mean: Mean) -> str:
 def count(value: Rate | Mean) -> str:
     """Write how many responses are behind a value, and how many families of prompts where they are fewer."""
     return f"{value.n}" if value.families == value.n else f"{value.n} in {value.families} families"
+
+
+def responses_to(value: Rate | Mean, prompts: str) -> str:
+    """Write what a value was measured on: 100 unsafe prompts, or 30 responses to 10 families of unsafe prompts.
+
+    Args:
+        value: What was measured. Several responses to a family may be to one prompt or to several like it: which it
+            was is not in the record, and isn't said.
+        prompts: What the prompts are, in the plural.
+    """
+    if value.families == value.n:
+        return f"{value.n} {prompts}"
+    return f"{value.n} responses to {value.families} families of {prompts}"
+
+
+def means_legend(measures: Iterable[str]) -> str:
+    """Write what the means of these measures are, and whether high or low is wanted; nothing for other measures."""
+    shown = list(measures)
+    kinds = {
+        LOSS_PREFIX: "losses in nats per token (low is wanted)",
+        TASK_PREFIX: "scores in tasks (high is wanted)",
+    }
+    said = [of for prefix, of in kinds.items() if any(measure.startswith(prefix) for measure in shown)]
+    return f"means of {listing(said)}, with 95% bootstrap intervals" if said else ""
 
 
 def term_name(term: str) -> str:
@@ -119,6 +151,6 @@ def listing(items: list[str]) -> str:
 def resolvable(comparison: Comparison) -> str:
     """Write the smallest gap that a comparison could have resolved, in its unit, or that there is none."""
     if comparison.resolvable is None:
-        return "none at this n"
+        return "none at this n and this many comparisons"
     is_rate = comparison.only_model is not None
     return f"{100 * comparison.resolvable:.1f}" if is_rate else number(comparison.resolvable, 3)
