@@ -197,6 +197,24 @@ def test_sampled_responses_are_counted_by_their_prompts(trained: TrainedBunch, t
     assert len(set(texts.values())) > 4, "each seed draws its own"
 
 
+def test_rows_that_seeds_would_weigh_unequally_are_refused(trained: TrainedBunch, tmp_path: Path) -> None:
+    free = [{"prompt": "Tell me.", "answer": "a"}, {"prompt": "Say.", "answer": "b"}]
+    rows = [*free, {"prompt": "Which?", "answer": "a", "choices": ["a", "b"]}]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = "mixed.jsonl: of 3 rows, 1 with 'choices' are answered once and the others 5 times"
+    asked = ["--domain", f"mixed={tmp_path}/mixed.jsonl", "--temperature", "1", "--out", tmp_path / "out"]
+    refused = unspoiled("evaluate", *models(trained, "base"), *asked, "--seeds", "5", "--device", "cpu")
+    assert refused.code == 4
+    assert told in refused.err
+    once = unspoiled("evaluate", *models(trained, "base"), *asked, "--device", "cpu", "--max-new-tokens", "2")
+    assert once.code == 0, once.err
+    (tmp_path / "run.yaml").write_text(trained.config)
+    changed = ["evaluate.seeds=5", "evaluate.temperature=1", f"domains.colours.test={tmp_path}/mixed.jsonl"]
+    of_run = unspoiled("check", tmp_path / "run.yaml", *(part for one in changed for part in ("--set", one)))
+    assert of_run.code == 4
+    assert told in of_run.err
+
+
 @pytest.mark.parametrize(
     ("names", "metric", "told"),
     [

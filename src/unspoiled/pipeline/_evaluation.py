@@ -8,7 +8,6 @@ from pathlib import Path
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
 from unspoiled.config import BASE, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
-from unspoiled.data import TestPrompt, read_test_prompts
 from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
     HarnessTask,
@@ -31,6 +30,7 @@ from unspoiled.pipeline._guards import open_configured
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._test_sets import read_test_sets
 from unspoiled.report import NOT_TESTED, ReportInputs, side_by_side_rows, write_report
 
 _OURS = frozenset({"evaluation", "results.json", "results.csv", "comparisons.csv", "report.html", "run.lock"})
@@ -195,22 +195,10 @@ def _open(config: EvaluationConfig) -> _Opened:
     def source(name: str, text: str) -> ModelSource | None:
         return attempts.make(lambda: open_model(ModelRef.parse(text), cache=cache), of=name)
 
-    def read(path: Path | None, *, answers: bool = False) -> list[TestPrompt]:
-        if path is None:
-            return []
-        return attempts.make(lambda: read_test_prompts(path, answers=answers, limit=config.limit)) or []
-
     models = {name: source(name, text) for name, text in config.models.items()}
     base = None if config.base is None else source(BASE, config.base)
     template = None if config.template is None else source("template", config.template)
-    tests = TestSets(
-        read(config.unsafe),
-        read(config.harmless),
-        {name: read(path, answers=True) for name, path in config.domains.items()},
-        config.max_new_tokens,
-        config.temperature,
-        config.seeds,
-    )
+    tests = read_test_sets(config, attempts, unsafe=config.unsafe, harmless=config.harmless, domains=config.domains)
     tasks = attempts.make(
         lambda: open_harness_tasks(config.tasks, folder=config.tasks_folder, chat=config.tasks_chat, limit=config.limit)
     )
