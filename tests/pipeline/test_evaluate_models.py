@@ -177,6 +177,9 @@ def test_a_model_without_a_chat_template_borrows_another_ones(trained: TrainedBu
     refused = unspoiled("evaluate", f"raw={raw}", *asked)
     assert refused.code not in (0, 1)
     assert "has no chat template: name a model whose template it is to use" in refused.err
+    beside = unspoiled("evaluate", f"base={raw}", *asked, "--base", raw)  # each on its own line, whatever its name
+    assert f"  - base: '{raw}' has no chat template" in beside.err
+    assert f"  - the base: '{raw}' has no chat template" in beside.err
     borrowed = unspoiled(
         "evaluate", f"raw={raw}", *models(trained, "base"), *asked, "--template", trained.root / "base"
     )
@@ -213,6 +216,16 @@ def test_rows_that_seeds_would_weigh_unequally_are_refused(trained: TrainedBunch
     of_run = unspoiled("check", tmp_path / "run.yaml", *(part for one in changed for part in ("--set", one)))
     assert of_run.code == 4
     assert told in of_run.err
+
+
+def test_a_model_called_base_is_not_taken_for_the_base(trained: TrainedBunch, tmp_path: Path) -> None:
+    done = unspoiled(
+        "evaluate", f"base={trained.root}/aligned", f"other={trained.root}/base", "--base", trained.root / "base",
+        "--harmless", trained.root / "harmless.jsonl", "--out", tmp_path / "out", "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    provenance = json.loads(done.out)["provenance"]
+    assert provenance["the base"] == provenance["model other"] != provenance["model base"]
 
 
 @pytest.mark.parametrize(

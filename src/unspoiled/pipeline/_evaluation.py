@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
-from unspoiled.config import BASE, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
+from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
     HarnessTask,
@@ -34,6 +34,7 @@ from unspoiled.pipeline._test_sets import read_test_sets
 from unspoiled.report import NOT_TESTED, ReportInputs, side_by_side_rows, write_report
 
 _OURS = frozenset({"evaluation", "results.json", "results.csv", "comparisons.csv", "report.html", "run.lock"})
+_THE_BASE = "the base"  # whatever the measured models are called: their names have no spaces
 _WEIGHTS: Dtype = "bfloat16"  # the dtype of weights in memory on machines that multiply in it; float32 on others
 
 
@@ -196,8 +197,8 @@ def _open(config: EvaluationConfig) -> _Opened:
         return attempts.make(lambda: open_model(ModelRef.parse(text), cache=cache), of=name)
 
     models = {name: source(name, text) for name, text in config.models.items()}
-    base = None if config.base is None else source(BASE, config.base)
-    template = None if config.template is None else source("template", config.template)
+    base = None if config.base is None else source(_THE_BASE, config.base)
+    template = None if config.template is None else source("the template", config.template)
     tests = read_test_sets(config, attempts, unsafe=config.unsafe, harmless=config.harmless, domains=config.domains)
     tasks = attempts.make(
         lambda: open_harness_tasks(config.tasks, folder=config.tasks_folder, chat=config.tasks_chat, limit=config.limit)
@@ -210,7 +211,7 @@ def _open(config: EvaluationConfig) -> _Opened:
     folder = None if template is None else template.tokenizer_directory
     attempts.found(
         f"{name}: {str(model.ref)!r} has no chat template: name a model whose template it is to use."
-        for name, model in {**models, BASE: base}.items()
+        for name, model in {**models, _THE_BASE: base}.items()
         if model is not None and folder is None and chat_template(model.tokenizer_directory) is None
     )
     attempts.require_none()
@@ -245,7 +246,7 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
         ),
         **declared_licenses(opened.models),
         **{f"model {name}": source.fingerprint() for name, source in opened.models.items()},
-        **({} if opened.base is None else {"model base": opened.base.fingerprint()}),
+        **({} if opened.base is None else {_THE_BASE: opened.base.fingerprint()}),
         **{f"file {name}": hash_file(path) for name, path in files.items() if path is not None},
         **{f"task {task.name}": task.fingerprint for task in opened.tasks},
         **{f"guard {name}": guard.fingerprint for name, guard in opened.guards.items()},
