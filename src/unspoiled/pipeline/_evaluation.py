@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
-from unspoiled.config import Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
+from unspoiled.config import REFUSAL_RULES, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
     HarnessTask,
@@ -74,29 +74,34 @@ def evaluation_like(run: RunConfig, models: Mapping[str, str], output: Path) -> 
     how = {name: getattr(run.evaluate, name) for name in MeasureConfig.model_fields}
     folder = run.evaluate.tasks_folder
 
-    def located(model: str) -> str:
-        return str(ModelRef.parse(model, relative_to=run.directory))
-
-    def guard(name: str) -> GuardConfig | None:
-        given = run.guards.get(name)
-        if given is None:
-            return None
-        model = located(given.model) if isinstance(given.model, str) else given.model
-        policy = None if given.policy is None else run.locate(given.policy)
-        return given.model_copy(update={"model": model, "policy": policy})
-
+    known = known_guards(run)
     return EvaluationConfig(
         **{**how, "tasks_folder": None if folder is None else run.locate(folder)},
         models=dict(models),
-        base=located(run.bunch.base),
-        template=located(run.bunch.experts[run.safety_expert].model),
+        base=_located(run, run.bunch.base),
+        template=_located(run, run.bunch.experts[run.safety_expert].model),
         unsafe=run.locate(run.evaluate.unsafe),
         harmless=run.locate(run.evaluate.harmless),
         domains={name: run.locate(domain.test) for name, domain in run.domains.items()},
-        guards={name: guard(name) for name in run.evaluate.guards},
+        guards={name: known[name] for name in run.evaluate.guards},
         runtime=run.runtime,
         output=output,
     )
+
+
+def known_guards(run: RunConfig) -> dict[str, GuardConfig | None]:
+    """Return every guard that a run's config can name, with absolute paths; None for the refusal rules."""
+
+    def located(guard: GuardConfig) -> GuardConfig:
+        model = _located(run, guard.model) if isinstance(guard.model, str) else guard.model
+        policy = None if guard.policy is None else run.locate(guard.policy)
+        return guard.model_copy(update={"model": model, "policy": policy})
+
+    return {REFUSAL_RULES: None, **{name: located(guard) for name, guard in run.guards.items()}}
+
+
+def _located(run: RunConfig, model: str) -> str:
+    return str(ModelRef.parse(model, relative_to=run.directory))
 
 
 def evaluate_models(
