@@ -1,6 +1,7 @@
 """`unspoiled evaluate`: any models on any test sets, with a task of lm-evaluation-harness, and nothing asked twice."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from unspoiled.config import RuntimeConfig
 from unspoiled.evaluate import read_outcomes
 from unspoiled.files import read_jsonl
 from unspoiled.pipeline._memory import Memory
+
+_TWO_GUARDS = ["--guard", "policy={root}/base", "--guard", "policy={root}/aligned"]
 
 
 def models(trained: TrainedBunch, *names: str) -> list[str]:
@@ -144,7 +147,9 @@ def test_answers_are_by_likelihood_among_choices(trained: TrainedBunch, tmp_path
     ("arguments", "told"),
     [
         ([], "nothing to measure"),
-        (["--unsafe", "{root}/none.jsonl"], "none.jsonl: No such file"),
+        (["--unsafe", "{root}/none.jsonl"], "--unsafe {root}/none.jsonl: there is no such path"),
+        (["--domain", "sounds={root}/none.jsonl"], "--domain sounds={root}/none.jsonl: there is no such path"),
+        (["--task", "x", "--tasks-folder", "{root}/none"], "--tasks-folder {root}/none: there is no such path"),
         (["--harmless", "{root}/harmless.jsonl", "--guard", "llama-gard-3"], "llama-gard-3"),
         (
             ["--harmless", "{root}/harmless.jsonl", "--against", "other"],
@@ -152,6 +157,14 @@ def test_answers_are_by_likelihood_among_choices(trained: TrainedBunch, tmp_path
         ),
         (["--harmless", "{root}/harmless.jsonl", "--seeds", "3"], "give a temperature above 0"),
         (["--domain", "{root}/sounds-test.jsonl"], "write it as NAME=FILE"),
+        (
+            ["--domain", "a={root}/sounds-test.jsonl", "--domain", "a={root}/colours-test.jsonl"],
+            "two domains are called 'a'",
+        ),
+        (["--harmless", "{root}/harmless.jsonl", *_TWO_GUARDS], "two guards are called 'policy'"),
+        (["--harmless", "{root}/harmless.jsonl", "--guard", "refusal-rules=x"], "the rules need no model"),
+        (["--harmless", "{root}/harmless.jsonl", "--guard", "policy="], "--guard 'policy=': write it as NAME"),
+        (["--harmless", "{root}/harmless.jsonl", "--base", "{root}/none"], "the base: '{root}/none' does not exist"),
         (["--harmless", "{root}/harmless.jsonl", "base={root}/aligned"], "two models are called 'base'"),
     ],
 )
@@ -162,7 +175,7 @@ def test_what_is_wrong_is_said_before_any_work(
     given = [argument.format(root=trained.root) for argument in arguments]
     done = unspoiled("evaluate", *models(trained, "base"), "--out", tmp_path / "out", *given)
     assert done.code not in (0, 1)
-    assert told in done.err
+    assert told.format(root=trained.root) in done.err
     assert not (tmp_path / "out" / "results.json").exists()
 
 
@@ -177,6 +190,9 @@ def test_a_model_without_a_chat_template_borrows_another_ones(trained: TrainedBu
     refused = unspoiled("evaluate", f"raw={raw}", *asked)
     assert refused.code not in (0, 1)
     assert "has no chat template: name a model whose template it is to use" in refused.err
+    beside = unspoiled("evaluate", f"base={raw}", *asked, "--base", raw)  # each on its own line, whatever its name
+    assert f"  - base: '{raw}' has no chat template" in beside.err
+    assert f"  - the base: '{raw}' has no chat template" in beside.err
     borrowed = unspoiled(
         "evaluate", f"raw={raw}", *models(trained, "base"), *asked, "--template", trained.root / "base"
     )
@@ -195,6 +211,51 @@ def test_sampled_responses_are_counted_by_their_prompts(trained: TrainedBunch, t
     assert (rate["n"], rate["families"]) == (12, 4)
     texts = {(o.id, o.seed): o.response for o in read_outcomes(tmp_path / "out" / "evaluation" / "base.jsonl")}
     assert len(set(texts.values())) > 4, "each seed draws its own"
+
+
+def test_rows_that_seeds_would_weigh_unequally_are_refused(trained: TrainedBunch, tmp_path: Path) -> None:
+    free = [{"prompt": "Tell me.", "answer": "a"}, {"prompt": "Say.", "answer": "b"}]
+    rows = [*free, {"prompt": "Which?", "answer": "a", "choices": ["a", "b"]}]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = "mixed.jsonl: of 3 rows, 1 with 'choices' are answered once and the others 5 times"
+    asked = ["--domain", f"mixed={tmp_path}/mixed.jsonl", "--temperature", "1", "--out", tmp_path / "out"]
+    refused = unspoiled("evaluate", *models(trained, "base"), *asked, "--seeds", "5", "--device", "cpu")
+    assert refused.code == 4
+    assert told in refused.err
+    once = unspoiled("evaluate", *models(trained, "base"), *asked, "--device", "cpu", "--max-new-tokens", "2")
+    assert once.code == 0, once.err
+    (tmp_path / "run.yaml").write_text(trained.config)
+    changed = ["evaluate.seeds=5", "evaluate.temperature=1", f"domains.colours.test={tmp_path}/mixed.jsonl"]
+    of_run = unspoiled("check", tmp_path / "run.yaml", *(part for one in changed for part in ("--set", one)))
+    assert of_run.code == 4
+    assert told in of_run.err
+
+
+def test_a_guard_of_the_config_is_found_whether_or_not_the_run_measures_by_it(
+    trained: TrainedBunch, tmp_path: Path
+) -> None:
+    model = os.path.relpath(trained.root / "guard", tmp_path)  # relative to the config
+    strict, plain = ({"family": "compact-guard", "model": model, **more} for more in ({"threshold": 0.0}, {}))
+    guards = yaml.safe_dump({"guards": {"compact-guard": strict, "second": plain}})
+    (tmp_path / "run.yaml").write_text(trained.config + guards)
+    done = unspoiled(
+        "evaluate", *models(trained, "aligned"), "--config", tmp_path / "run.yaml", "--out", tmp_path / "out",
+        "--guard", "compact-guard", "--guard", "second", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rates = json.loads(done.out)["models"]["aligned"]["rates"]
+    assert rates["safe:compact-guard"]["rate"] == 0.0, "from a threshold of 0 on, all is unsafe"
+    assert rates["safe:second"]["rate"] > 0.0
+
+
+def test_a_model_called_base_is_not_taken_for_the_base(trained: TrainedBunch, tmp_path: Path) -> None:
+    done = unspoiled(
+        "evaluate", f"base={trained.root}/aligned", f"other={trained.root}/base", "--base", trained.root / "base",
+        "--harmless", trained.root / "harmless.jsonl", "--out", tmp_path / "out", "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    provenance = json.loads(done.out)["provenance"]
+    assert provenance["the base"] == provenance["model other"] != provenance["model base"]
 
 
 @pytest.mark.parametrize(

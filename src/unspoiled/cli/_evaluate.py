@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from unspoiled.cli._stages import QUIET, print_table, shown
 
 if TYPE_CHECKING:
-    from unspoiled.config import EvaluationConfig
+    from unspoiled.config import EvaluationConfig, GuardConfig
 
+Value = TypeVar("Value")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -89,21 +91,28 @@ def _config(models: tuple[str, ...], run: Path | None, out: Path, options: dict[
 
     from unspoiled.config import EvaluationConfig, read_run_config
     from unspoiled.errors import ConfigError
-    from unspoiled.pipeline import evaluation_like
+    from unspoiled.pipeline import evaluation_like, known_guards
 
-    named = _named_models(models)
-    like = None if run is None else evaluation_like(read_run_config(run), named, out)
+    named = _distinct("models", map(_named_model, models), "name one of them as NAME=MODEL")
+    domains = _distinct("domains", map(_named_file, options["domains"]), "give one --domain another name")
+    paths = {f"--{name.replace('_', '-')} ": options[name] for name in ("unsafe", "harmless", "tasks_folder")}
+    _require_there(paths | {f"--domain {name}=": path for name, path in domains.items()})
+    config = None if run is None else read_run_config(run)
+    like = None if config is None else evaluation_like(config, named, out)
     given: dict[str, Any] = {} if like is None else {name: getattr(like, name) for name in type(like).model_fields}
     given |= {"models": named, "output": out}
     simple = ["unsafe", "harmless", "tasks", "tasks_folder", "base", "template"]
     simple += ["limit", "max_new_tokens", "temperature", "seeds", "gibberish"]
     given |= {name: options[name] for name in simple if options[name] not in (None, ())}
-    if options["domains"]:
-        given["domains"] = dict(_pair(text, "--domain", "NAME=FILE") for text in options["domains"])
-        given["domains"] = {name: Path(path) for name, path in given["domains"].items()}
+    if domains:
+        given["domains"] = domains
     if options["guards"]:
-        known = {} if like is None else like.guards
-        given["guards"] = dict(_guard(text, known) for text in options["guards"])
+        known = {} if config is None else known_guards(config)
+        given["guards"] = _distinct(
+            "guards",
+            (_guard(text, known) for text in options["guards"]),
+            "leave one --guard out, or give both names of their own under `guards` of a --config",
+        )
     machine = {name: options[name] for name in ("device", "dtype", "batch_size") if options[name] is not None}
     if machine:
         before = {} if like is None else like.runtime.model_dump()
@@ -118,43 +127,77 @@ def _config(models: tuple[str, ...], run: Path | None, out: Path, options: dict[
         raise ConfigError("\n".join(problems)) from None
 
 
-def _named_models(models: tuple[str, ...]) -> dict[str, str]:
-    """Return the models by name: a given one, or what their last part is called.
+def _named_model(text: str) -> tuple[str, str]:
+    """Return a model with its name: a given one, or what its last part is called."""
+    name, equals, model = text.partition("=")
+    if equals and not Path(text).exists() and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        return name, model
+    last = re.split(r"[+/]", text.rstrip("/"))[-1]
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", last).lstrip("-._") or "model", text
+
+
+def _distinct(what: str, named: Iterable[tuple[str, Value]], remedy: str) -> dict[str, Value]:
+    """Return named values by name.
 
     Raises:
-        ConfigError: Two have one name.
+        ConfigError: Two have one name, so that the second would take the first one's place.
     """
     from unspoiled.errors import ConfigError
 
-    named: dict[str, str] = {}
-    for text in models:
-        name, equals, model = text.partition("=")
-        if not equals or Path(text).exists() or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            model = text
-            last = re.split(r"[+/]", text.rstrip("/"))[-1]
-            name = re.sub(r"[^A-Za-z0-9_.-]", "-", last).lstrip("-._") or "model"
-        if name in named:
-            raise ConfigError(f"two models are called {name!r}: name one of them as NAME={model}.")
-        named[name] = model
-    return named
+    found: dict[str, Value] = {}
+    for name, value in named:
+        if name in found:
+            raise ConfigError(f"two {what} are called {name!r}: {remedy}.")
+        found[name] = value
+    return found
 
 
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+def _named_file(text: str) -> tuple[str, Path]:
+    """Return a domain's name and file.
+
+    Raises:
+        ConfigError: One of them is missing.
+    """
     from unspoiled.errors import ConfigError
 
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ConfigError(f"{option} {text!r}: write it as {form}.")
-    return name, value
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ConfigError(f"--domain {text!r}: write it as NAME=FILE.")
+    return name, Path(path)
 
 
-def _guard(text: str, known: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
-    """Return a guard's name and config: one of a run's, the rules, or a family with its model."""
+def _require_there(paths: Mapping[str, Path | None]) -> None:
+    """Check that the paths on the command line are there; of a config's the pipeline says what is wrong.
+
+    Args:
+        paths: By what stands before each on the command line; None where it wasn't given.
+
+    Raises:
+        ConfigError: Some aren't.
+    """
+    from unspoiled.errors import ConfigError
+
+    absent = [f"{before}{path}" for before, path in paths.items() if path is not None and not path.exists()]
+    if absent:
+        raise ConfigError("\n".join(f"{given}: there is no such path. Correct it." for given in absent))
+
+
+def _guard(text: str, known: Mapping[str, GuardConfig | None]) -> tuple[str, GuardConfig | dict[str, Any] | None]:
+    """Return a guard's name and config: one of a run's, the rules, or a family with its model.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
     from unspoiled.config import REFUSAL_RULES
+    from unspoiled.errors import ConfigError
 
     if text in known:
         return text, known[text]
-    if text == REFUSAL_RULES:
-        return text, None
     family, equals, model = text.partition("=")
-    return family, {"family": family, "model": model if equals else None}
+    if not family or (equals and not model):
+        raise ConfigError(f"--guard {text!r}: write it as NAME or NAME=MODEL.")
+    if family != REFUSAL_RULES:
+        return family, {"family": family, "model": model or None}
+    if equals:
+        raise ConfigError(f"--guard {text!r}: the rules need no model: write {REFUSAL_RULES!r} alone.")
+    return family, None

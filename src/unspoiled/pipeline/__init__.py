@@ -16,7 +16,7 @@ from unspoiled.pipeline._compared_runs import read_runs
 from unspoiled.pipeline._config_only import check_config
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._evaluate import evaluate, write_merged
-from unspoiled.pipeline._evaluation import Evaluation, evaluate_models, evaluation_like
+from unspoiled.pipeline._evaluation import Evaluation, evaluate_models, evaluation_like, known_guards
 from unspoiled.pipeline._generate import generate, tallies
 from unspoiled.pipeline._opening import open_bunch
 from unspoiled.pipeline._progress import Unwatched, Watcher
@@ -45,6 +45,7 @@ __all__ = [
     "evaluation_like",
     "generate",
     "kinds_of",
+    "known_guards",
     "look_at_hub",
     "open_bunch",
     "open_run",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unspoiled.checkpoints import Checkpoint, ModelRef, ModelSource, chat_template, open_model
-from unspoiled.config import BASE, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
-from unspoiled.data import TestPrompt, read_test_prompts
+from unspoiled.config import REFUSAL_RULES, Dtype, EvaluationConfig, GuardConfig, MeasureConfig, RunConfig
 from unspoiled.errors import ConfigError, RunDirectoryError
 from unspoiled.evaluate import (
     HarnessTask,
@@ -31,9 +30,11 @@ from unspoiled.pipeline._guards import open_configured
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
 from unspoiled.pipeline._memory import Memory
 from unspoiled.pipeline._progress import Unwatched, Watcher
+from unspoiled.pipeline._test_sets import read_test_sets
 from unspoiled.report import NOT_TESTED, ReportInputs, side_by_side_rows, write_report
 
 _OURS = frozenset({"evaluation", "results.json", "results.csv", "comparisons.csv", "report.html", "run.lock"})
+_THE_BASE = "the base"  # whatever the measured models are called: their names have no spaces
 _WEIGHTS: Dtype = "bfloat16"  # the dtype of weights in memory on machines that multiply in it; float32 on others
 
 
@@ -73,29 +74,34 @@ def evaluation_like(run: RunConfig, models: Mapping[str, str], output: Path) -> 
     how = {name: getattr(run.evaluate, name) for name in MeasureConfig.model_fields}
     folder = run.evaluate.tasks_folder
 
-    def located(model: str) -> str:
-        return str(ModelRef.parse(model, relative_to=run.directory))
-
-    def guard(name: str) -> GuardConfig | None:
-        given = run.guards.get(name)
-        if given is None:
-            return None
-        model = located(given.model) if isinstance(given.model, str) else given.model
-        policy = None if given.policy is None else run.locate(given.policy)
-        return given.model_copy(update={"model": model, "policy": policy})
-
+    known = known_guards(run)
     return EvaluationConfig(
         **{**how, "tasks_folder": None if folder is None else run.locate(folder)},
         models=dict(models),
-        base=located(run.bunch.base),
-        template=located(run.bunch.experts[run.safety_expert].model),
+        base=_located(run, run.bunch.base),
+        template=_located(run, run.bunch.experts[run.safety_expert].model),
         unsafe=run.locate(run.evaluate.unsafe),
         harmless=run.locate(run.evaluate.harmless),
         domains={name: run.locate(domain.test) for name, domain in run.domains.items()},
-        guards={name: guard(name) for name in run.evaluate.guards},
+        guards={name: known[name] for name in run.evaluate.guards},
         runtime=run.runtime,
         output=output,
     )
+
+
+def known_guards(run: RunConfig) -> dict[str, GuardConfig | None]:
+    """Return every guard that a run's config can name, with absolute paths; None for the refusal rules."""
+
+    def located(guard: GuardConfig) -> GuardConfig:
+        model = _located(run, guard.model) if isinstance(guard.model, str) else guard.model
+        policy = None if guard.policy is None else run.locate(guard.policy)
+        return guard.model_copy(update={"model": model, "policy": policy})
+
+    return {REFUSAL_RULES: None, **{name: located(guard) for name, guard in run.guards.items()}}
+
+
+def _located(run: RunConfig, model: str) -> str:
+    return str(ModelRef.parse(model, relative_to=run.directory))
 
 
 def evaluate_models(
@@ -195,22 +201,10 @@ def _open(config: EvaluationConfig) -> _Opened:
     def source(name: str, text: str) -> ModelSource | None:
         return attempts.make(lambda: open_model(ModelRef.parse(text), cache=cache), of=name)
 
-    def read(path: Path | None, *, answers: bool = False) -> list[TestPrompt]:
-        if path is None:
-            return []
-        return attempts.make(lambda: read_test_prompts(path, answers=answers, limit=config.limit)) or []
-
     models = {name: source(name, text) for name, text in config.models.items()}
-    base = None if config.base is None else source(BASE, config.base)
-    template = None if config.template is None else source("template", config.template)
-    tests = TestSets(
-        read(config.unsafe),
-        read(config.harmless),
-        {name: read(path, answers=True) for name, path in config.domains.items()},
-        config.max_new_tokens,
-        config.temperature,
-        config.seeds,
-    )
+    base = None if config.base is None else source(_THE_BASE, config.base)
+    template = None if config.template is None else source("the template", config.template)
+    tests = read_test_sets(config, attempts, unsafe=config.unsafe, harmless=config.harmless, domains=config.domains)
     tasks = attempts.make(
         lambda: open_harness_tasks(config.tasks, folder=config.tasks_folder, chat=config.tasks_chat, limit=config.limit)
     )
@@ -222,7 +216,7 @@ def _open(config: EvaluationConfig) -> _Opened:
     folder = None if template is None else template.tokenizer_directory
     attempts.found(
         f"{name}: {str(model.ref)!r} has no chat template: name a model whose template it is to use."
-        for name, model in {**models, BASE: base}.items()
+        for name, model in {**models, _THE_BASE: base}.items()
         if model is not None and folder is None and chat_template(model.tokenizer_directory) is None
     )
     attempts.require_none()
@@ -257,7 +251,7 @@ def _provenance(config: EvaluationConfig, opened: _Opened) -> dict[str, str]:
         ),
         **declared_licenses(opened.models),
         **{f"model {name}": source.fingerprint() for name, source in opened.models.items()},
-        **({} if opened.base is None else {"model base": opened.base.fingerprint()}),
+        **({} if opened.base is None else {_THE_BASE: opened.base.fingerprint()}),
         **{f"file {name}": hash_file(path) for name, path in files.items() if path is not None},
         **{f"task {task.name}": task.fingerprint for task in opened.tasks},
         **{f"guard {name}": guard.fingerprint for name, guard in opened.guards.items()},

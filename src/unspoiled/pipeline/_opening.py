@@ -21,15 +21,13 @@ from unspoiled.data import (
     Category,
     Examples,
     Templates,
-    TestPrompt,
     read_examples,
     read_task_questions,
     read_taxonomy,
-    read_test_prompts,
     require_known_languages,
 )
 from unspoiled.errors import DataError
-from unspoiled.evaluate import HarnessTask, TestSets, open_harness_tasks
+from unspoiled.evaluate import HarnessTask, open_harness_tasks
 from unspoiled.inference import LiveBunch, load_chat_template
 from unspoiled.merging import DTYPES, Models
 from unspoiled.pipeline._askers import BENIGN_QUESTIONER, Asker
@@ -39,6 +37,7 @@ from unspoiled.pipeline._device import require_device
 from unspoiled.pipeline._guards import open_guards
 from unspoiled.pipeline._memory import load_live
 from unspoiled.pipeline._space import require_mergeable, require_method, space_of
+from unspoiled.pipeline._test_sets import read_test_sets
 from unspoiled.pipeline._trackers import require_trackers
 from unspoiled.search import require_storage
 
@@ -52,7 +51,13 @@ def open_bunch(config: RunConfig) -> Bunch:
     attempts = Attempts()
     sources = _open_models(config, attempts)
     examples = {name: attempts.make(lambda d=d: _read_examples(config, d)) for name, d in config.domains.items()}  # type: ignore[misc]
-    tests = _read_tests(config, attempts)
+    tests = read_test_sets(
+        config.evaluate,
+        attempts,
+        unsafe=config.locate(config.evaluate.unsafe),
+        harmless=config.locate(config.evaluate.harmless),
+        domains={name: config.locate(domain.test) for name, domain in config.domains.items()},
+    )
     tasks = _open_tasks(config, attempts)
     suites = {
         name: attempts.make(lambda path=path: read_trigger_suite(config.locate(path)))  # type: ignore[misc]
@@ -72,7 +77,6 @@ def open_bunch(config: RunConfig) -> Bunch:
     report = _check_merge(config, sources, experts, attempts)
     attempts.require_none()
     assert report is not None
-    assert tests is not None
     assert categories is not None
     assert templates is not None
     return Bunch(
@@ -195,20 +199,6 @@ def _read_examples(config: RunConfig, domain: DomainConfig) -> Examples:
     if len(found.prompts) < EXAMPLES_PER_REQUEST:
         raise DataError(f"{where}: {len(found.prompts)} in-context examples: give at least {EXAMPLES_PER_REQUEST}.")
     return found
-
-
-def _read_tests(config: RunConfig, attempts: Attempts) -> TestSets | None:
-    def read(path: Path, *, answers: bool) -> list[TestPrompt] | None:
-        limit = config.evaluate.limit
-        return attempts.make(lambda: read_test_prompts(config.locate(path), answers=answers, limit=limit))
-
-    unsafe, harmless = read(config.evaluate.unsafe, answers=False), read(config.evaluate.harmless, answers=False)
-    domains = {name: read(domain.test, answers=True) for name, domain in config.domains.items()}
-    found = {name: rows for name, rows in domains.items() if rows is not None}
-    if unsafe is None or harmless is None or len(found) < len(domains):
-        return None
-    how = config.evaluate
-    return TestSets(unsafe, harmless, found, how.max_new_tokens, how.temperature, how.seeds)
 
 
 def _open_tasks(config: RunConfig, attempts: Attempts) -> list[HarnessTask]:

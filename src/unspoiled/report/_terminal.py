@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unspoiled.evaluate import Results
+from unspoiled.evaluate import LOSS_PREFIX, ModelScores, Results, higher_is_better
 from unspoiled.report._hostile_text import shortened
 from unspoiled.report._inputs import SearchRow
 from unspoiled.report._plain_table import plain_table
-from unspoiled.report._wording import interval, measure_name, percent
+from unspoiled.report._wording import interval, listing, mean_interval, measure_name, number, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS_ON_ONE_LINE = 5
+_WIDTH = 80  # columns
 _LONGEST_NAME = 14
 _LONGEST_SET = 24
 _OF_MODELS = ("refused by ", "target by ")  # counts of who did what, not of what was dropped
@@ -93,37 +93,59 @@ def yields_table(yields: Mapping[str, Mapping[str, int]]) -> "Table":
 
 
 def results_table(results: Results, winner: str | None) -> "Table":
-    """Return the rates of every model with their 95% intervals, as in 87% 82–91.
+    """Return the rates and means of every model with their 95% intervals, as in 87% 82–91 and 0.412 0.398–0.431.
 
-    Fits 80 columns with up to five measures; with more, the interval goes below the rate and titles are broken, which
-    is enough for eight. The winner has an arrow and is bold. Names are shortened, never numbers.
+    A domain's loss is left out where its accuracy stands: both of two domains would push every interval below its
+    number, and the accuracy is what models are chosen by. Where the table is wider than 80 columns, intervals do go
+    below and titles are broken, which is enough for eight rates. The winner has an arrow and is bold. Names are
+    shortened, never numbers.
 
     Args:
         results: what was measured.
         winner: the model to mark, or None.
     """
+    means = [m for m in results.means if m.removeprefix(LOSS_PREFIX) not in results.domains]
+    measures = [*results.rates, *means]
+    table = _results_table(results, winner, measures, narrow=False)
+    return table if _width(table) <= _WIDTH else _results_table(results, winner, measures, narrow=True)
+
+
+def _results_table(results: Results, winner: str | None, measures: Sequence[str], *, narrow: bool) -> "Table":
     from rich.text import Text
 
-    measures = results.rates
-    narrow = len(measures) > _COLUMNS_ON_ONE_LINE
-    between = "\n" if narrow else " "
     table = plain_table()
     table.add_column("model", no_wrap=True)
     for measure in measures:
         title = shortened(measure_name(measure), 12)
         table.add_column(Text(_broken(title) if narrow else title), justify="right", no_wrap=True)
     for name, scores in results.models.items():
-        rates = scores.rates
-        cells = [
-            f"{percent(rates[m].rate, 0)}{between}{interval(rates[m], 0)}" if m in rates else "–" for m in measures
-        ]
+        cells = [_cell(scores, measure, between="\n" if narrow else " ") for measure in measures]
         arrow = "→ " if name == winner else "  "
         style = "bold" if name == winner else ""
         shown = [arrow + shortened(name, _LONGEST_NAME), *cells]
         table.add_row(*(Text(cell, style=style) for cell in shown))
-    table.caption = "95% intervals; low is good in over-refusal, invalid and advice"
+    low = list(dict.fromkeys(measure_name(m).partition(" ")[0] for m in measures if not higher_is_better(m)))
+    table.caption = "95% intervals" + (f"; low is good in {listing(low)}" if low else "")
     table.caption_justify = "left"
     return table
+
+
+def _width(table: "Table") -> int:
+    """Return the columns that a table takes where none of its cells is broken or cut."""
+    from rich.console import Console
+
+    console = Console(width=10 * _WIDTH)
+    return console.measure(table).maximum
+
+
+def _cell(scores: ModelScores, measure: str, *, between: str) -> str:
+    if measure in scores.rates:
+        rate = scores.rates[measure]
+        return f"{percent(rate.rate, 0)}{between}{interval(rate, 0)}"
+    if measure in scores.means:
+        mean = scores.means[measure]
+        return f"{number(mean.mean, 3)}{between}{mean_interval(mean)}"
+    return "–"
 
 
 def _broken(title: str) -> str:
