@@ -51,7 +51,7 @@ def test_a_model_is_measured_and_its_numbers_are_json(tmp_path: Path) -> None:
     done = unspoiled(*arguments)
     assert (done.code, done.err) == (0, "")
     found = json.loads(done.out)
-    assert found["guard"] == f"shieldgemma:{model}"
+    assert found["guard"] == f"shieldgemma:{model.name}"
     assert 0 <= found["agreement"]["unsafe"]["auroc"] <= 1
     assert found["unreadable"]["rate"] == 0
     strict = json.loads(unspoiled(*arguments, "--threshold", "0").out)

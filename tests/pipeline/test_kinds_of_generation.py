@@ -204,7 +204,7 @@ def test_a_model_judges_and_its_verdicts_are_kept(trained: TrainedBunch, guarded
     for row in read_rows(data / "safety.jsonl"):
         (verdict,) = row.verdicts
         assert (row.answered_by, verdict.label) == ("aligned", "safe")
-        assert verdict.guard == f"compact-guard:{trained.root}/guard"
+        assert verdict.guard == "compact-guard:guard"
         assert verdict.template
         assert verdict.p_unsafe is not None
         assert verdict.p_unsafe < 0.5
@@ -258,12 +258,12 @@ def test_a_run_reports_by_a_guard_that_did_not_choose_its_data(trained: TrainedB
         assert not any(row["safe"]["small"] for row in unsafe if row["defect"])
     aligned, colours = (found["models"][name]["rates"]["safe:small"]["rate"] for name in ("aligned", "colours"))
     assert aligned > colours
-    assert found["provenance"]["guard"] == f"refusal-rules-3 and compact-guard:{trained.root}/guard"
+    assert found["provenance"]["guard"] == "refusal-rules-3 and compact-guard:guard"
     assert "(small)" in done.out
     page = (tmp_path / "run/report.html").read_text()
     assert "safe (small)" in page
     assert "(refusal-rules-3) also judged these answers" in page
-    assert f"only compact-guard:{trained.root}/guard could see it" in page
+    assert "only compact-guard:guard could see it" in page
 
 
 # --- what is removed --------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
+    chrome.get("about:blank")  # so that its own start page doesn't go on loading while ours does
     yield chrome
     chrome.quit()
 
