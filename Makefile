@@ -5,9 +5,9 @@ DEMO_ARGS :=
 # One test process per core, one thread each (tests/conftest.py); a file's tests stay together.
 TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 ifdef QUICK
-DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=16 --set generate.expert_questions=16 \
-	--set generate.benign_questions=16 --set search.steps=6 --set search.finalists=2 --set evaluate.limit=16 \
-	--set audit.rows=6 --set audit.path_steps=2
+DEMO_ARGS := --set output=../../runs/demo-quick --set generate.safety_questions=12 --set generate.expert_questions=12 \
+	--set generate.benign_questions=12 --set search.steps=4 --set search.finalists=2 --set evaluate.limit=10 \
+	--set audit.rows=4 --set audit.path_steps=2
 endif
 
 .PHONY: demo test test-all lint format schemas clean
