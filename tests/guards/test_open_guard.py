@@ -15,7 +15,6 @@ from unspoiled.checkpoints import ModelRef
 from unspoiled.config import ServedModel
 from unspoiled.errors import CheckpointError, ConfigError
 from unspoiled.guards import FormatOptions, ModelGuard, PolicyGuard, RefusalRules, get_family, open_guard
-from unspoiled.guards._open import _public_name
 from unspoiled.guards._policy import read_policy
 from unspoiled.inference import ChatTemplate, Sample, TransformersBackend
 
@@ -148,7 +147,7 @@ def test_a_guard_is_known_by_what_it_judges_by_and_not_by_where_it_lies(
     ],
 )
 def test_a_guard_is_named_without_a_path_of_this_machine(model: str, public: str) -> None:
-    assert _public_name(ModelRef.parse(model)) == public
+    assert ModelRef.parse(model).public_name == public
 
 
 def test_the_policy_judge_takes_a_generator_or_a_model(bunch: Bunch, tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ class ModelRef:
             path = str(_local(path, relative_to))
         return cls(path, revision)
 
+    @property
+    def public_name(self) -> str:
+        """What strangers may read: of an absolute path the last part alone, of a model with an adapter the adapter."""
+        path = (self.adapter or self).path
+        return Path(path).name if Path(path).is_absolute() else path
+
     def __str__(self) -> str:
         text = self.path if self.revision is None else f"{self.path}@{self.revision}"
         return text if self.adapter is None else f"{text}+{self.adapter}"

@@ -117,7 +117,7 @@ def open_guard(
         raise ConfigError(f"guard {family.name!r} needs a model that follows instructions: name one.")
     source = open_model(ModelRef.parse(named, relative_to=relative_to))
     backend = LazyBackend(lambda: _load(source, family is POLICY, dtype=dtype, device=device, batch_size=batch_size))
-    called = f"{family.name}:{_public_name(ModelRef.parse(named))}"
+    called = f"{family.name}:{ModelRef.parse(named).public_name}"
     if family is POLICY:
         return PolicyGuard(backend, name=called, weights=lambda: _weights(source), policy=text)
     form = family.format(FormatOptions(tuple(categories), controversial))
@@ -183,12 +183,6 @@ def _require_options(
         raise ConfigError(f"guard {family.name!r} has no category {categories[0]!r}: leave categories out.")
     if family.build is None and threshold is not None:
         raise ConfigError(f"guard {family.name!r} gives no probability for the threshold {threshold!r}: leave it out.")
-
-
-def _public_name(model: ModelRef) -> str:
-    """Return what reports call a model: a hub's id or a relative path as it is, of another path its last part."""
-    path = (model.adapter or model).path
-    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _weights(source: ModelSource) -> str:

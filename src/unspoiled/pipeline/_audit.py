@@ -31,13 +31,13 @@ from unspoiled.checkpoints import ModelSource
 from unspoiled.config import BASE, UNIFORM, Recipe
 from unspoiled.data import Row
 from unspoiled.evaluate import INVALID, OVER_REFUSAL, REFUSAL, SAFE_PREFIX, Rate, Results
-from unspoiled.files import hash_value, read_jsonl, write_atomic, write_json_atomic, write_jsonl_atomic
+from unspoiled.files import read_jsonl, write_atomic, write_json_atomic, write_jsonl_atomic
 from unspoiled.guards import require_parsed
 from unspoiled.inference import Generator, KeptGenerator, Prompt, counted
 from unspoiled.pipeline._bunch import Bunch
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._finalists import chosen_prompts
-from unspoiled.pipeline._memory import answers_identity, model_identity
+from unspoiled.pipeline._memory import model_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._search import SearchResult
 
@@ -277,10 +277,7 @@ class _Auditing:
 
     def _merged(self, recipe: Recipe) -> Generator:
         """Return the merge of a recipe, whose samples are kept."""
-        config, weights = self._bunch.config, hash_value([self._bunch.models_hash, recipe.to_yaml()])
-        folders = [self._bunch.template_directory, self._bunch.base.directory]
-        known = answers_identity(weights, folders, config.runtime, config.merge.dtype)
-        return self._generator(known, lambda: self._bunch.live.take_recipe(recipe))
+        return self._generator(self._bunch.merged_identity(recipe), lambda: self._bunch.live.take_recipe(recipe))
 
     def _generator(self, identity: str, become: Callable[[], Generator]) -> Generator:
         return KeptGenerator(self._folder / "responses.jsonl", model=identity, open=become, note=self._watcher.note)

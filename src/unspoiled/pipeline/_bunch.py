@@ -9,16 +9,16 @@ from pathlib import Path
 
 from unspoiled.audit import TriggerPair
 from unspoiled.checkpoints import ModelSource, PreflightReport
-from unspoiled.config import BASE, QUESTIONER, REFUSAL_RULES, TAXONOMIES, RunConfig, ServedModel
+from unspoiled.config import BASE, QUESTIONER, REFUSAL_RULES, TAXONOMIES, Recipe, RunConfig, ServedModel
 from unspoiled.data import Category, Examples, HeldOut, Templates
 from unspoiled.evaluate import HarnessTask, TestSets
 from unspoiled.files import hash_file, hash_value
 from unspoiled.guards import Guard
-from unspoiled.inference import Generator, LiveBunch
+from unspoiled.inference import Generator, LiveBunch, OpenAIGenerator
 from unspoiled.merging import Models
-from unspoiled.pipeline._askers import BENIGN_QUESTIONER, Asker, open_served
+from unspoiled.pipeline._askers import BENIGN_QUESTIONER, Asker
 from unspoiled.pipeline._device import compute_dtype
-from unspoiled.pipeline._memory import hash_of_settings, is_alike, load_live
+from unspoiled.pipeline._memory import answers_identity, hash_of_settings, is_alike, load_live
 from unspoiled.pipeline._space import space_of
 from unspoiled.pipeline._vllm import open_in_vllm
 from unspoiled.search import SearchSpace
@@ -88,6 +88,12 @@ class Bunch:
         """A content hash of the base and the experts."""
         return hash_value({name: source.fingerprint() for name, source in {BASE: self.base, **self.experts}.items()})
 
+    def merged_identity(self, recipe: Recipe) -> str:
+        """Return a hash of all that the answers of a recipe's merge depend on, under the merged model's template."""
+        weights = hash_value([recipe.to_yaml(), self.models_hash])
+        folders = [self.template_directory, self.base.directory]
+        return answers_identity(weights, folders, self.config.runtime, self.config.merge.dtype)
+
     @property
     def test_prompts(self) -> dict[str, list[str]]:
         """The test prompts by set, those of trigger suites too, to keep generated data apart from them."""
@@ -117,7 +123,7 @@ class Bunch:
     def open_asker(self, asker: Asker) -> Generator:
         """Return the model that asks, behind its server or as `open_writer` does."""
         if isinstance(asker.model, ServedModel):
-            return open_served(asker.model)
+            return OpenAIGenerator(asker.model)
         return self.open_writer(asker.model)
 
     def open_writer(self, source: ModelSource) -> Generator:

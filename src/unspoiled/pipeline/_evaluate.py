@@ -36,7 +36,7 @@ from unspoiled.evaluate import (
     scores,
     unreadable,
 )
-from unspoiled.files import hash_value, write_atomic
+from unspoiled.files import write_atomic
 from unspoiled.guards import Guard
 from unspoiled.merging import merge_to_directory
 from unspoiled.pipeline._askers import public_name
@@ -45,7 +45,7 @@ from unspoiled.pipeline._data_card import data_card_inputs
 from unspoiled.pipeline._directory import RunDirectory
 from unspoiled.pipeline._generate import tallies
 from unspoiled.pipeline._measuring import Candidate, Measuring, declared_licenses, described_settings, software_versions
-from unspoiled.pipeline._memory import answers_identity, model_identity
+from unspoiled.pipeline._memory import model_identity
 from unspoiled.pipeline._progress import Watcher
 from unspoiled.pipeline._report import remove_report
 from unspoiled.pipeline._search import SearchResult, described_goal
@@ -169,9 +169,7 @@ def _models(bunch: Bunch, run: RunDirectory, found: SearchResult) -> dict[str, C
         return Candidate(identity, lambda: bunch.live.take_model(source))
 
     def of_recipe(recipe: Recipe) -> Candidate:
-        weights = hash_value([recipe.to_yaml(), bunch.models_hash])
-        identity = answers_identity(weights, [bunch.template_directory, bunch.base.directory], runtime, dtype)
-        return Candidate(identity, lambda: bunch.live.take_recipe(recipe))
+        return Candidate(bunch.merged_identity(recipe), lambda: bunch.live.take_recipe(recipe))
 
     models = {name: of_model(source) for name, source in {BASE: bunch.base, **bunch.experts}.items()}
     models |= {name: of_recipe(recipe) for name, recipe in found.recipes.items()}
